@@ -1,0 +1,155 @@
+"""The records a store keeps, as immutable values with MLflow's names and shapes.
+
+NamedTuples rather than dataclasses: 7 to 8 times cheaper to define, and made straight from a row.
+All times are UTC milliseconds since 1970.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Generic, List, Mapping, NamedTuple, Optional, Sequence, Tuple, TypeVar
+
+T = TypeVar("T")
+
+
+class RunStatus:
+    """The five states of a run, as strings; the last three are ends."""
+
+    RUNNING = "RUNNING"
+    SCHEDULED = "SCHEDULED"
+    FINISHED = "FINISHED"
+    FAILED = "FAILED"
+    KILLED = "KILLED"
+
+    ALL = (RUNNING, SCHEDULED, FINISHED, FAILED, KILLED)
+    ENDED = frozenset((FINISHED, FAILED, KILLED))
+
+    @staticmethod
+    def is_terminated(status: str) -> bool:
+        return status in RunStatus.ENDED
+
+
+class LifecycleStage:
+    ACTIVE = "active"
+    DELETED = "deleted"
+
+
+class ViewType:
+    """Which lifecycle stages a search sees."""
+
+    ACTIVE_ONLY = "ACTIVE_ONLY"
+    DELETED_ONLY = "DELETED_ONLY"
+    ALL = "ALL"
+
+
+class Param(NamedTuple):
+    key: str
+    value: str
+
+
+class RunTag(NamedTuple):
+    key: str
+    value: str
+
+
+class ExperimentTag(NamedTuple):
+    key: str
+    value: str
+
+
+class Metric(NamedTuple):
+    key: str
+    value: float
+    timestamp: int
+    step: int = 0
+
+
+class FileInfo(NamedTuple):
+    """An artifact: path relative to the run's artifact root, with forward slashes."""
+
+    path: str
+    is_dir: bool
+    file_size: Optional[int] = None
+
+
+class Experiment(NamedTuple):
+    experiment_id: str
+    name: str
+    artifact_location: str
+    lifecycle_stage: str
+    creation_time: int
+    last_update_time: int
+    tags: Mapping[str, str] = {}
+
+
+class RunInfo(NamedTuple):
+    run_id: str
+    experiment_id: str
+    run_name: str
+    user_id: str
+    status: str
+    start_time: int
+    end_time: Optional[int]
+    artifact_uri: str
+    lifecycle_stage: str = LifecycleStage.ACTIVE
+
+    @property
+    def run_uuid(self) -> str:
+        """The name MLflow used before ``run_id``."""
+        return self.run_id
+
+
+class RunData(NamedTuple):
+    """Latest value per metric (max by step, timestamp, value), params and tags."""
+
+    metrics: Mapping[str, float] = {}
+    params: Mapping[str, str] = {}
+    tags: Mapping[str, str] = {}
+
+
+class Dataset(NamedTuple):
+    name: str
+    digest: str
+    source_type: str
+    source: str
+    schema: Optional[str] = None
+    profile: Optional[str] = None
+
+
+class DatasetInput(NamedTuple):
+    dataset: Dataset
+    tags: Mapping[str, str] = {}
+
+
+class RunInputs(NamedTuple):
+    dataset_inputs: Tuple[DatasetInput, ...] = ()
+
+
+class Run(NamedTuple):
+    info: RunInfo
+    data: RunData = RunData()
+    inputs: RunInputs = RunInputs()
+
+    def to_dictionary(self) -> Dict[str, Any]:
+        """The run as one JSON-ready object, in MLflow's shape ``{info, data, inputs, outputs}``."""
+        return {
+            "info": self.info._asdict(),
+            "data": {
+                "params": dict(self.data.params),
+                "metrics": dict(self.data.metrics),
+                "tags": dict(self.data.tags),
+            },
+            "inputs": {
+                "dataset_inputs": [
+                    {"dataset": item.dataset._asdict(), "tags": dict(item.tags)} for item in self.inputs.dataset_inputs
+                ]
+            },
+            "outputs": {},
+        }
+
+
+class Page(List[T], Generic[T]):
+    """A list of results with the token of the next page (None at the end), as MLflow's PagedList."""
+
+    def __init__(self, items: Sequence[T] = (), token: Optional[str] = None) -> None:
+        super().__init__(items)
+        self.token = token

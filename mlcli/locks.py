@@ -1,0 +1,71 @@
+"""Locks between processes: an OS lock on a file, freed by the kernel whenever its holder dies.
+
+flock rather than POSIX record locks: those vanish as soon as the same process closes any other handle on the file.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import contextmanager
+from time import monotonic, sleep
+from typing import Callable, Iterator, Optional
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _try_lock(fd: int, shared: bool) -> bool:
+        try:
+            os.lseek(fd, 2**40, os.SEEK_SET)  # far behind the content, so that reading stays possible
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+else:
+    import fcntl
+
+    def _try_lock(fd: int, shared: bool) -> bool:
+        try:
+            fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+def try_lock(fd: int, *, shared: bool = False) -> bool:
+    """Lock the open file ``fd`` if nobody holds it; closing every copy of ``fd`` unlocks it."""
+    return _try_lock(fd, shared)
+
+
+@contextmanager
+def locked(
+    path: str, *, timeout: Optional[float] = None, on_wait: Optional[Callable[[], None]] = None
+) -> Iterator[int]:
+    """Hold the lock file ``path`` (created if missing) and yield its descriptor.
+
+    ``on_wait`` is called once when somebody else holds it. A child that is given the descriptor (``pass_fds``) keeps
+    the lock alive after its parent's death. Raises TimeoutError after ``timeout`` seconds.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+    try:
+        if not try_lock(fd):
+            _wait(fd, path, timeout, on_wait)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _wait(fd: int, path: str, timeout: Optional[float], on_wait: Optional[Callable[[], None]]) -> None:
+    if on_wait:
+        on_wait()
+    if timeout is None and sys.platform != "win32":
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        return
+    end = monotonic() + (timeout if timeout is not None else float("inf"))
+    pause = 0.0005
+    while not try_lock(fd):
+        if monotonic() >= end:
+            raise TimeoutError(f"somebody else holds the lock {path}")
+        sleep(pause)
+        pause = min(pause * 1.5, 0.02)

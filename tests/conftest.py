@@ -1,0 +1,68 @@
+"""What every test gets: an empty home, empty caches, no setting of the caller's, and a folder of its own to stand in."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SETTING_PREFIXES = ("MLCLI_", "MLFLOW_", "GIT_AUTHOR_", "GIT_COMMITTER_")
+
+
+@pytest.fixture(autouse=True)
+def _isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path_factory.mktemp("home")
+    work = tmp_path_factory.mktemp("work")
+    for name in list(os.environ):
+        if name.startswith(SETTING_PREFIXES) or name in (
+            "PYTHONPATH",
+            "PYTHONDONTWRITEBYTECODE",
+            "NO_COLOR",
+            "FORCE_COLOR",
+            "COLUMNS",
+        ):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(home))
+    for kind in ("CACHE", "CONFIG", "DATA", "STATE"):
+        monkeypatch.setenv(f"XDG_{kind}_HOME", str(home / kind.lower()))
+    # One cache of downloads for the whole test run: what is tested is what mlcli builds, not the network.
+    monkeypatch.setenv("UV_CACHE_DIR", os.environ.get("UV_CACHE_DIR") or str(Path(_REAL_HOME) / ".cache" / "uv"))
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(home / "gitconfig"))
+    (home / "gitconfig").write_text("[user]\nname = Test\nemail = test@example.invalid\n[init]\ndefaultBranch = main\n")
+    monkeypatch.chdir(work)
+
+
+_REAL_HOME = os.path.expanduser("~")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder for a store; nothing is in it yet."""
+    return tmp_path / "mlruns"
+
+
+@pytest.fixture
+def mlcli():
+    """Run the command line in a process of its own: ``mlcli("runs", "list", check=0)`` gives the CompletedProcess."""
+
+    def call(
+        *args: object, check: int | None = 0, timeout: float = 120, **options: object
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "mlcli", *map(str, args)],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            **{"stdin": subprocess.DEVNULL, **options},
+        )
+        if check is not None:
+            assert done.returncode == check, (
+                f"exit {done.returncode}\n--- stdout\n{done.stdout}\n--- stderr\n{done.stderr}"
+            )
+        return done
+
+    return call
