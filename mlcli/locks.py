@@ -14,7 +14,7 @@ from typing import Callable, Iterator, Optional
 if sys.platform == "win32":
     import msvcrt
 
-    def _try_lock(fd: int, shared: bool) -> bool:
+    def _try_lock(fd: int, shared: bool) -> bool:  # noqa: ARG001 - Windows has exclusive locks only
         try:
             os.lseek(fd, 2**40, os.SEEK_SET)  # far behind the content, so that reading stays possible
             msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
