@@ -1,0 +1,512 @@
+"""Apply what stands in the journals to the database, each line exactly once, and close the runs of dead writers.
+
+The position reached in a journal is written in the transaction that applies its lines. A journal whose lock can be taken
+has lost its writer: what is left of it is applied, the runs it kept alive are closed as KILLED, and the file goes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+from mlcli import journal, rules
+from mlcli.entities import RunStatus
+from mlcli.errors import InvalidInput, MlcliError, NotFound
+from mlcli.locks import try_lock
+from mlcli.store.database import Database
+
+CHUNK = 8 * 1024 * 1024  # bytes of a journal applied per transaction: bounds memory and how long others wait
+_MAX_REJECTED_TEXT = 1000
+
+
+class _UnknownRun(Exception):
+    """A line speaks of a run whose start has not been read yet: it may stand in a journal read a moment too early."""
+
+
+class _Live(NamedTuple):
+    name: str
+    path: str
+    fd: int
+    dead: bool
+
+
+def absorb(database: Database, root: str) -> None:
+    """Bring the database up to date with every journal of the store ``root``."""
+    if database.read_only:
+        return
+    journals = list(_pending(database, root))
+    if not journals:
+        return
+    try:
+        waiting = journals
+        for last_pass in (False, True):
+            waiting = [live for live in waiting if not _absorb_one(database, live, reject_unknown=last_pass)]
+            if not waiting:
+                break
+            if not last_pass:
+                # The starts these lines wait for were written before them: read every other journal again.
+                for live in journals:
+                    if live not in waiting and not live.dead:
+                        _absorb_one(database, live, reject_unknown=False)
+        for live in journals:
+            if live.dead:
+                os.unlink(live.path)
+        database.optimize()
+    finally:
+        for live in journals:
+            os.close(live.fd)
+
+
+def _pending(database: Database, root: str) -> Iterator[_Live]:
+    """Open every journal that has something new, or whose writer is gone (then locked by us)."""
+    folder = journal.live_folder(root)
+    try:
+        names = sorted(name for name in os.listdir(folder) if name.endswith(".jsonl") and name[0] != ".")
+    except FileNotFoundError:
+        return
+    if not names:
+        return
+    positions = dict(database.query("SELECT name, position FROM journals"))
+    for name in names:
+        path = os.path.join(folder, name)
+        try:
+            fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        except FileNotFoundError:  # another reader finished it a moment ago
+            continue
+        dead = try_lock(fd)
+        if dead and not os.path.exists(path):
+            os.close(fd)
+        elif dead or os.fstat(fd).st_size > positions.get(name, 0):
+            yield _Live(name, path, fd, dead)
+        else:
+            os.close(fd)
+
+
+def _absorb_one(database: Database, live: _Live, *, reject_unknown: bool) -> bool:
+    """Apply ``live`` to its end; False when it stopped at a line about a run that is not known yet."""
+    while True:
+        with database.transaction(durable=live.dead):
+            row = database.one(
+                "SELECT position, default_run, finished FROM journals WHERE name = :name", {"name": live.name}
+            )
+            position, default_run, finished = row or (0, None, 0)
+            if finished:
+                return True
+            lines, _ = journal.read_lines(live.fd, position, CHUNK)
+            size = os.fstat(live.fd).st_size
+            writes = Writes(database, source=live.name, reject_unknown=reject_unknown)
+            writes.default_run = default_run
+            blocked = False
+            for line in lines:
+                try:
+                    writes.line(line, position)
+                except _UnknownRun:
+                    blocked = True
+                    break
+                position += len(line.text) + 1
+            at_end = not lines or position >= size
+            if live.dead and not blocked and at_end:
+                _last_words(live, writes, position)
+                _close_runs(database, live)
+            writes.flush()
+            database.execute(
+                "INSERT INTO journals (name, position, default_run, finished) VALUES (:name, :position, :run, :finished)"
+                " ON CONFLICT (name) DO UPDATE SET position = excluded.position, default_run = excluded.default_run,"
+                " finished = excluded.finished",
+                {
+                    "name": live.name,
+                    "position": position,
+                    "run": writes.default_run,
+                    "finished": int(live.dead and not blocked and at_end),
+                },
+            )
+            if at_end:
+                _forget_finished(database, live)
+        if blocked:
+            return False
+        if at_end:
+            return True
+
+
+def _last_words(live: _Live, writes: Writes, position: int) -> None:
+    """Apply a last line without an end, if it is whole: `printf` leaves such lines, a cut write does not parse."""
+    os.lseek(live.fd, position, os.SEEK_SET)
+    text = os.read(live.fd, CHUNK)
+    try:
+        entry = json.loads(text)
+    except ValueError:
+        return
+    if isinstance(entry, dict):
+        try:
+            writes.line(journal.Line(entry, text), position)
+        except _UnknownRun:
+            writes.reject(text, position, "it names no run that is known")
+
+
+def _close_runs(database: Database, live: _Live) -> None:
+    """Close what a dead writer left open; its last sign of life is when the journal last changed."""
+    open_runs = database.query(
+        "SELECT id, start_time FROM runs WHERE owner = :name AND status IN ('RUNNING', 'SCHEDULED')",
+        {"name": live.name},
+    )
+    if not open_runs:
+        return
+    last_sign = int(os.fstat(live.fd).st_mtime * 1000)
+    for run, start_time in open_runs:
+        database.execute(
+            "UPDATE runs SET status = 'KILLED', end_time = :time WHERE id = :run",
+            {"run": run, "time": max(last_sign, start_time)},
+        )
+        set_tag(database, run, "mlcli.end_reason", "its process died without ending it")
+
+
+def _forget_finished(database: Database, live: _Live) -> None:
+    folder = os.path.dirname(live.path)
+    for (name,) in database.query("SELECT name FROM journals WHERE finished = 1"):
+        if name != live.name and not os.path.exists(os.path.join(folder, name)):
+            database.execute("DELETE FROM journals WHERE name = :name", {"name": name})
+
+
+def set_tag(database: Database, run: int, key: str, value: str) -> None:
+    database.execute(
+        "INSERT INTO tags (run, key, value) VALUES (:run, :key, :value)"
+        " ON CONFLICT (run, key) DO UPDATE SET value = excluded.value",
+        {"run": run, "key": key, "value": value},
+    )
+    if key == "mlflow.runName":  # the tag and the name are one thing, as in MLflow
+        database.execute("UPDATE runs SET name = :name WHERE id = :run", {"run": run, "name": value})
+
+
+_Point = Tuple[int, int, float, int]  # step, timestamp, value, is_nan
+
+
+class Writes:
+    """Applies entries of the journal's form inside one transaction; metric points are gathered and written by `flush`.
+
+    With ``source`` None an entry that cannot be applied raises; otherwise it is kept in rejected_lines.
+    """
+
+    def __init__(self, database: Database, *, source: Optional[str] = None, reject_unknown: bool = True) -> None:
+        self.database = database
+        self.source = source
+        self.reject_unknown = reject_unknown
+        self.default_run: Optional[str] = None
+        self._runs: Dict[str, int] = {}
+        self._points: Dict[int, Dict[str, List[_Point]]] = {}
+        self._series: Dict[Tuple[int, str], int] = {}
+
+    def line(self, line: journal.Line, position: int) -> None:
+        """Apply one line of a journal."""
+        entry = line.entry
+        if entry is None:
+            if line.text.strip():
+                self.reject(line.text, position, "it is not a JSON object")
+            return
+        try:
+            # By far the most common line, and a loop's hot path: a metric written by mlcli itself.
+            if "metric" in entry:
+                self._metric(entry)
+            else:
+                self.entry(entry)
+        except _UnknownRun:
+            if not self.reject_unknown:
+                raise
+            self.reject(line.text, position, f"there is no run {entry.get('run') or self.default_run!r}")
+        except MlcliError as error:
+            self.reject(line.text, position, error.message, entry.get("run"))
+
+    def entry(self, entry: Dict[str, Any]) -> None:
+        """Apply one entry; raises InvalidInput when it makes no sense."""
+        if "v" in entry:
+            self._header(entry)
+            return
+        run_id = entry.get("run") or self.default_run
+        if "start" in entry:
+            self._start(run_id, entry["start"])
+        elif "metric" in entry:
+            self._metric(entry)
+        elif "metrics" in entry:
+            self._metrics(entry)
+        elif "param" in entry:
+            self.param(self.run(run_id), entry["param"], entry.get("value"))
+        elif "params" in entry:
+            for key, value in _map(entry["params"], "params").items():
+                self.param(self.run(run_id), key, value)
+        elif "tag" in entry:
+            self.tag(self.run(run_id), entry["tag"], entry.get("value"))
+        elif "tags" in entry:
+            for key, value in _map(entry["tags"], "tags").items():
+                self.tag(self.run(run_id), key, value)
+        elif "untag" in entry:
+            self.database.execute(
+                "DELETE FROM tags WHERE run = :run AND key = :key",
+                {"run": self.run(run_id), "key": rules.key(entry["untag"], "tag")},
+            )
+        elif "status" in entry:
+            self.status(self.run(run_id), entry["status"], entry.get("time"))
+        elif "resume" in entry:
+            self.database.execute(
+                "UPDATE runs SET status = 'RUNNING', owner = :owner WHERE id = :run",
+                {"run": self.run(run_id), "owner": self.source},
+            )
+        elif "input" in entry:
+            self.input(self.run(run_id), entry["input"])
+        else:
+            raise InvalidInput("it has none of: metric, metrics, param, params, tag, tags, untag, status, input")
+
+    def run(self, run_id: object) -> int:
+        """The integer key of a run."""
+        found = self._runs.get(run_id) if isinstance(run_id, str) else None
+        if found is None:
+            if not isinstance(run_id, str):
+                raise InvalidInput('it names no run ("run")')
+            row = self.database.one("SELECT id FROM runs WHERE run_id = :run_id", {"run_id": run_id})
+            if row is None:
+                if self.source is None:
+                    raise NotFound(f"there is no run {run_id!r}")
+                raise _UnknownRun
+            found = self._runs[run_id] = row[0]
+        return found
+
+    def start(
+        self, run_id: str, experiment: int, name: str, user: str, time: int, status: str, tags: Dict[str, str]
+    ) -> int:
+        """Insert a run, owned by the journal these entries come from."""
+        if self.database.one("SELECT 1 FROM runs WHERE run_id = :run_id", {"run_id": run_id}):
+            raise InvalidInput(f"there is a run {run_id!r} already")
+        run = self._runs[run_id] = self.database.insert(
+            "INSERT INTO runs (run_id, experiment, name, user_id, status, start_time, owner)"
+            " VALUES (:run_id, :experiment, :name, :user, :status, :time, :owner)",
+            {
+                "run_id": run_id,
+                "experiment": experiment,
+                "name": name,
+                "user": user,
+                "status": _status(status),
+                "time": time,
+                "owner": self.source,
+            },
+        )
+        self.database.execute_many(
+            "INSERT INTO tags (run, key, value) VALUES (?, ?, ?)",
+            [(run, key, value) for key, value in {**tags, "mlflow.runName": name}.items()],
+        )
+        return run
+
+    def param(self, run: int, key: object, value: object) -> None:
+        key = rules.key(key, "param")
+        text = rules.param_value(key, value)
+        added = self.database.execute(
+            "INSERT INTO params (run, key, value, number) VALUES (:run, :key, :value, :number)"
+            " ON CONFLICT (run, key) DO NOTHING",
+            {"run": run, "key": key, "value": text, "number": number(text)},
+        )
+        if not added:
+            row = self.database.one(
+                "SELECT value FROM params WHERE run = :run AND key = :key", {"run": run, "key": key}
+            )
+            if row and row[0] != text:
+                raise InvalidInput(
+                    f"param {key!r} is {row[0]!r} already and cannot become {text!r}",
+                    hint="a param is written once; log a value that changes as a metric or a tag",
+                )
+
+    def tag(self, run: int, key: object, value: object) -> None:
+        key = rules.key(key, "tag")
+        set_tag(self.database, run, key, rules.tag_value(key, value))
+
+    def status(self, run: int, status: object, time: object) -> None:
+        stamp = journal.now() if time is None else rules.timestamp(time)
+        self.database.execute(
+            "UPDATE runs SET status = :status, end_time = :end WHERE id = :run",
+            {"run": run, "status": _status(status), "end": stamp if status in RunStatus.ENDED else None},
+        )
+
+    def point(self, run: int, key: str, value: float, step: int, time: int) -> None:
+        """Gather one metric point, checked by the caller."""
+        is_nan = value != value  # noqa: PLR0124 - NaN is the one value unequal to itself
+        points = self._points.get(run)
+        if points is None:
+            points = self._points[run] = {}
+        points.setdefault(key, []).append((step, time, 0.0 if is_nan else value, int(is_nan)))
+
+    def input(self, run: int, given: object) -> None:
+        given = _map(given, "input")
+        dataset = _map(given.get("dataset"), "dataset")
+        fields = ("name", "digest", "source_type", "source", "schema", "profile")
+        values = {field: dataset.get(field) for field in fields}
+        if not all(isinstance(values[field], str) for field in fields[:4]):
+            raise InvalidInput("a dataset needs name, digest, source_type and source")
+        row = self.database.one(
+            "SELECT id FROM datasets WHERE name = :name AND digest = :digest AND source_type = :source_type"
+            " AND source = :source AND COALESCE(schema, '') = COALESCE(:schema, '')"
+            " AND COALESCE(profile, '') = COALESCE(:profile, '') ORDER BY id LIMIT 1",
+            values,
+        )
+        key = (
+            row[0]
+            if row
+            else self.database.insert(
+                "INSERT INTO datasets (name, digest, source_type, source, schema, profile)"
+                " VALUES (:name, :digest, :source_type, :source, :schema, :profile)",
+                values,
+            )
+        )
+        self.database.execute(
+            "INSERT INTO inputs (run, dataset) VALUES (:run, :dataset) ON CONFLICT (run, dataset) DO NOTHING",
+            {"run": run, "dataset": key},
+        )
+        for name, value in _map(given.get("tags") or {}, "tags").items():
+            self.database.execute(
+                "INSERT INTO input_tags (run, dataset, key, value) VALUES (:run, :dataset, :key, :value)"
+                " ON CONFLICT (run, dataset, key) DO UPDATE SET value = excluded.value",
+                {"run": run, "dataset": key, "key": rules.key(name, "tag"), "value": rules.tag_value(name, value)},
+            )
+
+    def flush(self) -> None:
+        """Write the gathered points: the history, then each series' latest point and extremes."""
+        rows: List[Tuple[int, int, int, float, int]] = []
+        for run, by_key in self._points.items():
+            for key, points in by_key.items():
+                series = self._update_series(run, key, points)
+                rows.extend([(series, *point) for point in points])
+        self._points.clear()
+        self.database.execute_many(
+            "INSERT INTO metrics (series, step, timestamp, value, is_nan) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            rows,
+        )
+
+    def reject(self, text: bytes, position: int, reason: str, run_id: Optional[str] = None) -> None:
+        """Keep a line that cannot be applied, with the reason."""
+        self.database.execute(
+            "INSERT INTO rejected_lines (journal, position, run_id, line, reason, time)"
+            " VALUES (:journal, :position, :run_id, :line, :reason, :time)",
+            {
+                "journal": self.source,
+                "position": position,
+                "run_id": run_id if isinstance(run_id, str) else self.default_run,
+                "line": text[:_MAX_REJECTED_TEXT].decode("utf-8", "backslashreplace"),
+                "reason": reason,
+                "time": journal.now(),
+            },
+        )
+
+    def _header(self, entry: Dict[str, Any]) -> None:
+        if entry["v"] != journal.VERSION:
+            raise InvalidInput(f"journal version {entry['v']!r} is not known to this mlcli", hint="upgrade mlcli")
+        if entry.get("run"):
+            self.default_run = rules.run_id(entry["run"])
+
+    def _start(self, run_id: object, start: object) -> None:
+        start = _map(start, "start")
+        experiment = self._experiment(start.get("experiment_id", "0"))
+        tags = {
+            rules.key(key, "tag"): rules.tag_value(key, value)
+            for key, value in _map(start.get("tags") or {}, "tags").items()
+        }
+        time = journal.now() if start.get("time") is None else rules.timestamp(start["time"])
+        name = rules.run_name(start.get("name") or tags.get("mlflow.runName") or journal.new_run_name())
+        user = str(start.get("user") or "")
+        run = self.start(rules.run_id(run_id), experiment, name, user, time, start.get("status", "RUNNING"), tags)
+        for key, value in _map(start.get("params") or {}, "params").items():
+            self.param(run, key, value)
+
+    def _experiment(self, experiment_id: object) -> int:
+        try:
+            experiment = int(str(experiment_id))
+        except ValueError:
+            raise InvalidInput(f"{experiment_id!r} is not an experiment id") from None
+        if not self.database.one("SELECT 1 FROM experiments WHERE id = :id", {"id": experiment}):
+            raise InvalidInput(f"there is no experiment {experiment_id!r}")
+        return experiment
+
+    def _metric(self, entry: Dict[str, Any]) -> None:
+        run = self.run(entry.get("run") or self.default_run)
+        key = rules.key(entry["metric"], "metric")
+        value = entry.get("value")
+        step, time = entry.get("step", 0), entry.get("time")
+        if type(value) is not float:
+            value = rules.metric_value(key, value)
+        if type(step) is not int or type(time) is not int:
+            step = rules.int64(step, "a step")
+            time = journal.now() if time is None else rules.timestamp(time)
+        self.point(run, key, value, step, time)
+
+    def _metrics(self, entry: Dict[str, Any]) -> None:
+        run = self.run(entry.get("run") or self.default_run)
+        step = rules.int64(entry.get("step", 0), "a step")
+        time = journal.now() if entry.get("time") is None else rules.timestamp(entry["time"])
+        for key, value in _map(entry["metrics"], "metrics").items():
+            self.point(run, rules.key(key, "metric"), rules.metric_value(key, value), step, time)
+
+    def _update_series(self, run: int, key: str, points: Sequence[_Point]) -> int:
+        step, time, value, is_nan = max(points, key=_order)
+        finite = [point[2] for point in points if not point[3]]
+        low: Optional[float] = min(finite) if finite else None
+        high: Optional[float] = max(finite) if finite else None
+        row = self.database.one(
+            "SELECT id, step, timestamp, value, is_nan, min, max FROM series WHERE run = :run AND key = :key",
+            {"run": run, "key": key},
+        )
+        if row is None:
+            return self.database.insert(
+                "INSERT INTO series (run, key, value, is_nan, step, timestamp, min, max)"
+                " VALUES (:run, :key, :value, :is_nan, :step, :time, :low, :high)",
+                {
+                    "run": run,
+                    "key": key,
+                    "value": value,
+                    "is_nan": is_nan,
+                    "step": step,
+                    "time": time,
+                    "low": low,
+                    "high": high,
+                },
+            )
+        series, *latest, old_low, old_high = row
+        if _order(tuple(latest)) > _order((step, time, value, is_nan)):
+            step, time, value, is_nan = latest
+        lows = [bound for bound in (low, old_low) if bound is not None]
+        highs = [bound for bound in (high, old_high) if bound is not None]
+        self.database.execute(
+            "UPDATE series SET value = :value, is_nan = :is_nan, step = :step, timestamp = :time, min = :low, max = :high"
+            " WHERE id = :series",
+            {
+                "series": series,
+                "value": value,
+                "is_nan": is_nan,
+                "step": step,
+                "time": time,
+                "low": min(lows) if lows else None,
+                "high": max(highs) if highs else None,
+            },
+        )
+        return int(series)
+
+
+def number(text: str) -> Optional[float]:
+    """The text as a finite number, or None; what numeric comparison of params sees."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if value - value == 0.0 else None
+
+
+def _order(point: Any) -> Tuple[int, int, int, float]:
+    """What makes a point later than another: step, then time, then value, NaN first."""
+    step, time, value, is_nan = point
+    return (step, time, -is_nan, value)
+
+
+def _status(value: object) -> str:
+    if value not in RunStatus.ALL:
+        raise InvalidInput(f"{value!r} is not a run status", hint="one of " + ", ".join(RunStatus.ALL))
+    return str(value)
+
+
+def _map(value: object, what: str) -> Dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InvalidInput(f"{what} must be an object of names and values")
+    return value

@@ -1,0 +1,333 @@
+"""The database under a store: connection, transactions, schema versions, and every driver exception's translation.
+
+SQLite is opened with WAL and `BEGIN IMMEDIATE` for each write; a lock file around write transactions keeps waiting short
+under many writers and keeps checkpoints apart (SQLite before 3.51.3 could damage a WAL that two connections reset at
+once). On a network folder, where WAL's shared memory does not work, the rollback journal is used.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import contextmanager
+from typing import Any, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
+
+from mlcli import locks
+from mlcli._version import __version__
+from mlcli.errors import StoreUnavailable
+
+APPLICATION_ID = 0x6D6C636C  # "mlcl": tells our database from any other SQLite file
+SCHEMA_VERSION = 1
+BUSY_SECONDS = 30
+_DIALECT = {"identity": "INTEGER PRIMARY KEY", "clustered": "WITHOUT ROWID"}
+_NETWORK_FILESYSTEMS = frozenset(
+    (
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb",
+        "smb2",
+        "smb3",
+        "lustre",
+        "gpfs",
+        "beegfs",
+        "ceph",
+        "glusterfs",
+        "fuse.sshfs",
+        "9p",
+        "afs",
+    )
+)
+
+
+class Database:
+    """One open SQLite store database. Not shared between threads at the same moment; each store opens its own."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._in_memory = path == ":memory:"
+        self.lock_path = path[: -len(".db")] + ".lock" if path.endswith(".db") else path + ".lock"
+        self.read_only = False
+        self._depth = 0
+        self._synchronous = ""
+        self._raw = self._open()
+
+    # -- reading and writing
+
+    def query(self, sql: str, params: Mapping[str, Any] = {}) -> List[Tuple[Any, ...]]:
+        with self._translated():
+            return self._raw.execute(sql, params).fetchall()
+
+    def one(self, sql: str, params: Mapping[str, Any] = {}) -> Optional[Tuple[Any, ...]]:
+        with self._translated():
+            row: Optional[Tuple[Any, ...]] = self._raw.execute(sql, params).fetchone()
+            return row
+
+    def iterate(self, sql: str, params: Mapping[str, Any] = {}) -> Iterator[Tuple[Any, ...]]:
+        with self._translated():
+            yield from self._raw.execute(sql, params)
+
+    def execute(self, sql: str, params: Mapping[str, Any] = {}) -> int:
+        """Run a writing statement inside :meth:`transaction`; the number of rows it changed."""
+        with self._translated():
+            return self._raw.execute(sql, params).rowcount
+
+    def insert(self, sql: str, params: Mapping[str, Any]) -> int:
+        """Run an INSERT of one row; its integer key."""
+        with self._translated():
+            return self._raw.execute(sql, params).lastrowid or 0
+
+    def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Run a statement with positional ``?`` for each row."""
+        with self._translated():
+            self._raw.executemany(sql, rows)
+
+    @contextmanager
+    def transaction(self, *, durable: bool = True) -> Iterator[None]:
+        """All or nothing. ``durable`` waits for the disk, so that it survives a power failure too."""
+        if self._depth:
+            yield
+            return
+        if self.read_only:
+            raise StoreUnavailable(
+                f"the store is read-only: {os.path.dirname(self.path)}",
+                hint="make the folder writable, or name another one with MLCLI_TRACKING_URI",
+            )
+        with self._locked(), self._translated():
+            self._set_synchronous("FULL" if durable else "NORMAL")
+            self._raw.execute("BEGIN IMMEDIATE")
+            self._depth = 1
+            try:
+                yield
+            except BaseException:
+                self._depth = 0
+                if self._raw.in_transaction:
+                    self._raw.execute("ROLLBACK")
+                raise
+            self._depth = 0
+            try:
+                self._raw.execute("COMMIT")
+            except sqlite3.Error:
+                if self._raw.in_transaction:
+                    self._raw.execute("ROLLBACK")
+                raise
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._depth > 0
+
+    def close(self) -> None:
+        self._raw.close()
+
+    def optimize(self) -> None:
+        """Bring the planner's statistics up to date where they are stale; cheap when they are not."""
+        if not self.read_only:
+            with self._translated():
+                self._raw.execute("PRAGMA optimize")
+
+    # -- opening
+
+    def _open(self) -> sqlite3.Connection:
+        if self._in_memory:
+            raw = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+            self._configure(raw)
+            self._migrate(raw, 0)
+            return raw
+        if os.path.isdir(self.path):
+            raise StoreUnavailable(
+                f"{self.path} is a folder, not a database", hint="name the folder that holds the store"
+            )
+        exists = os.path.exists(self.path)
+        if exists and os.path.getsize(self.path) == 0 and os.path.exists(self.path + "-wal"):
+            raise self._damaged("it is empty, yet its write-ahead log is there")
+        writable = os.access(os.path.dirname(self.path) or ".", os.W_OK) and (
+            not exists or os.access(self.path, os.W_OK)
+        )
+        if not writable:
+            return self._open_read_only(exists)
+        opened: Optional[sqlite3.Connection] = None
+        try:
+            # A connection may be closed by another thread than the one that opened it (interpreter exit, servers).
+            opened = raw = sqlite3.connect(
+                self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            self._configure(raw)
+            version = raw.execute("PRAGMA user_version").fetchone()[0]
+            if version != SCHEMA_VERSION:
+                self._migrate(raw, version)
+            return raw
+        except sqlite3.Error as error:
+            if opened is not None:
+                opened.close()
+            raise self._translate(error) from error
+        except BaseException:
+            if opened is not None:
+                opened.close()
+            raise
+
+    def _open_read_only(self, exists: bool) -> sqlite3.Connection:
+        if not exists:
+            raise StoreUnavailable(
+                f"there is no store in {os.path.dirname(self.path)}, and the folder is read-only",
+                hint="name a folder that can be written with MLCLI_TRACKING_URI",
+            )
+        self.read_only = True
+        # Without a log beside it the file cannot change under a reader; with one, SQLite must be let to read it.
+        mode = "mode=ro" if os.path.exists(self.path + "-wal") else "mode=ro&immutable=1"
+        try:
+            raw = sqlite3.connect(
+                f"file:{_quoted(self.path)}?{mode}", uri=True, isolation_level=None, check_same_thread=False
+            )
+            raw.execute("PRAGMA case_sensitive_like = ON")
+            raw.create_function("ulower", 1, _lower, deterministic=True)
+            version = raw.execute("PRAGMA user_version").fetchone()[0]
+        except sqlite3.Error as error:
+            raise self._translate(error) from error
+        if version > SCHEMA_VERSION:
+            raise self._newer(raw)
+        return raw
+
+    def _configure(self, raw: sqlite3.Connection) -> None:
+        raw.execute("PRAGMA foreign_keys = ON")
+        raw.execute("PRAGMA case_sensitive_like = ON")
+        raw.execute("PRAGMA mmap_size = 0")
+        raw.create_function("ulower", 1, _lower, deterministic=True)
+        if self._in_memory:
+            return
+        if raw.execute("PRAGMA journal_mode").fetchone()[0] != "wal" and not on_network_folder(self.path):
+            with self._locked():
+                raw.execute("PRAGMA journal_mode = WAL")
+        raw.execute("PRAGMA synchronous = NORMAL")
+        self._synchronous = "NORMAL"
+
+    def _migrate(self, raw: sqlite3.Connection, version: int) -> None:
+        """Create the schema, or bring an older one up to date: each step in a transaction of its own, under the lock."""
+        if version > SCHEMA_VERSION:
+            raise self._newer(raw)
+        with self._locked():
+            raw.execute("BEGIN EXCLUSIVE")
+            try:
+                version = raw.execute("PRAGMA user_version").fetchone()[0]
+                if version == 0 and raw.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
+                    raise StoreUnavailable(
+                        f"{self.path} is a database of another program",
+                        hint="name another folder with MLCLI_TRACKING_URI",
+                    )
+                for number in range(version + 1, SCHEMA_VERSION + 1):
+                    for statement in statements(number):
+                        raw.execute(statement)
+                raw.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                raw.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                if version == 0:
+                    raw.execute(
+                        "INSERT INTO experiments (id, name, creation_time, last_update_time)"
+                        " VALUES (0, 'Default', CAST(strftime('%s', 'now') AS INTEGER) * 1000,"
+                        " CAST(strftime('%s', 'now') AS INTEGER) * 1000)"
+                    )
+                raw.execute("COMMIT")
+            except BaseException:
+                if raw.in_transaction:
+                    raw.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        if self._in_memory:
+            yield
+            return
+        try:
+            with locks.locked(self.lock_path, timeout=BUSY_SECONDS):
+                yield
+        except TimeoutError:
+            raise StoreUnavailable(
+                f"the store is busy: another process has held {self.lock_path} for {BUSY_SECONDS} seconds",
+                hint="wait for it to end, then try again",
+            ) from None
+
+    def _set_synchronous(self, level: str) -> None:
+        if self._synchronous != level:
+            self._raw.execute(f"PRAGMA synchronous = {level}")
+            self._synchronous = level
+
+    # -- faults
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise self._translate(error) from error
+
+    def _translate(self, error: sqlite3.Error) -> StoreUnavailable:
+        text = str(error)
+        if "readonly" in text or "read-only" in text:
+            return StoreUnavailable(
+                f"the store is read-only: {self.path}", hint="make it writable, or name another store"
+            )
+        if "locked" in text or "busy" in text:
+            return StoreUnavailable(
+                f"the store is busy: another program has held {self.path} for {BUSY_SECONDS} seconds",
+                hint="close what has it open (a database browser?), then try again",
+            )
+        if "full" in text or "disk I/O error" in text:
+            return StoreUnavailable(
+                f"the disk refused to keep what was written to {self.path}: {text}",
+                hint="is there space left? What was logged before is kept",
+            )
+        if "not a database" in text or "malformed" in text or "file is encrypted" in text:
+            return self._damaged(text)
+        if "unable to open" in text:
+            return StoreUnavailable(
+                f"cannot open {self.path}: {text}", hint="does the folder exist, and may you read it?"
+            )
+        return StoreUnavailable(f"the store {self.path} gave an error: {text}")
+
+    def _damaged(self, what: str) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"the store {self.path} is damaged: {what}",
+            hint="nothing was changed. Keep a copy, then try `sqlite3 mlcli.db .recover`, or put a backup in its place",
+        )
+
+    def _newer(self, raw: sqlite3.Connection) -> StoreUnavailable:
+        found = raw.execute("PRAGMA user_version").fetchone()[0]
+        raw.close()
+        return StoreUnavailable(
+            f"the store {self.path} has schema version {found}; mlcli {__version__} knows versions up to {SCHEMA_VERSION}",
+            hint="a newer mlcli wrote it: upgrade mlcli (pip install --upgrade mlcli)",
+        )
+
+
+def statements(number: int) -> List[str]:
+    """The SQL statements of migration ``number``, in this database's dialect."""
+    folder = os.path.join(os.path.dirname(__file__), "migrations")
+    name = next(name for name in sorted(os.listdir(folder)) if name.startswith(f"{number:04d}_"))
+    with open(os.path.join(folder, name), encoding="utf-8") as file:
+        lines = [line.split("--", 1)[0].rstrip() for line in file]
+    text = "\n".join(line for line in lines if line)
+    for placeholder, sql in _DIALECT.items():
+        text = text.replace("{" + placeholder + "}", sql)
+    return [statement for statement in text.split(";") if statement.strip()]
+
+
+def on_network_folder(path: str) -> bool:
+    """Whether ``path`` lies on a network file system, as far as the mount table tells."""
+    try:
+        with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as file:
+            mounts = [line.split(" ")[1:3] for line in file]
+    except OSError:
+        return False
+    real = os.path.realpath(path)
+    best: Tuple[int, str] = (-1, "")
+    for point, kind in mounts:
+        place = point.replace("\\040", " ")
+        if (real == place or real.startswith(place.rstrip("/") + "/")) and len(place) > best[0]:
+            best = (len(place), kind)
+    return best[1] in _NETWORK_FILESYSTEMS
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _quoted(path: str) -> str:
+    return path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")

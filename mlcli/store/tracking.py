@@ -1,0 +1,569 @@
+"""The tracking store in a folder: experiments, runs, params, metrics, tags, datasets, found by the search language.
+
+A rule about what is stored stands here once; command line, API and server only translate. Every read first applies what
+stands in the journals, so a reader sees each call that returned.
+"""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Type, Union
+
+from mlcli import journal, rules
+from mlcli.entities import (
+    Dataset,
+    DatasetInput,
+    Experiment,
+    LifecycleStage,
+    Metric,
+    Page,
+    Param,
+    Run,
+    RunData,
+    RunInfo,
+    RunInputs,
+    RunTag,
+    ViewType,
+)
+from mlcli.errors import AlreadyExists, InvalidInput, InvalidState, NotFound
+from mlcli.store import query
+from mlcli.store.absorb import Writes, absorb
+from mlcli.store.database import Database
+
+MAX_PAGE = 50_000
+_RUN_COLUMNS = "r.id, r.run_id, r.experiment, r.name, r.user_id, r.status, r.start_time, r.end_time, r.lifecycle_stage, e.artifact_location"
+_EXPERIMENT_COLUMNS = "e.id, e.name, e.artifact_location, e.lifecycle_stage, e.creation_time, e.last_update_time"
+_KEYS_AT_ONCE = 500  # SQLite of old allows 999 parameters in a statement
+
+Pairs = Union[Mapping[str, Any], Iterable[Tuple[str, Any]]]
+
+
+class Store:
+    """A store of runs in the folder ``root``. Close it, or use it as a context manager."""
+
+    def __init__(self, root: str, database: Database) -> None:
+        self.root = root
+        self.database = database
+        self.uri = root
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.database.close()
+
+    def absorb(self) -> None:
+        """Apply what stands in the journals; every read does this first."""
+        if not self.database.in_transaction:
+            absorb(self.database, self.root)
+
+    # -- experiments
+
+    def create_experiment(
+        self, name: str, artifact_location: Optional[str] = None, tags: Optional[Pairs] = None
+    ) -> str:
+        """Create an experiment and return its id. Raises AlreadyExists; the name of a deleted one is free."""
+        rules.experiment_name(name)
+        location = _artifact_location(artifact_location)
+        with self.database.transaction():
+            if self._experiment_named(name) is not None:
+                raise AlreadyExists(
+                    f"there is an experiment {name!r} already", hint=f"runs join it with --experiment-name {name!r}"
+                )
+            now = journal.now()
+            key = self.database.insert(
+                "INSERT INTO experiments (name, artifact_location, creation_time, last_update_time)"
+                " VALUES (:name, :location, :now, :now)",
+                {"name": name, "location": location, "now": now},
+            )
+            for tag, value in _pairs(tags):
+                self._set_experiment_tag(key, tag, value)
+        return str(key)
+
+    def ensure_experiment(self, name: str) -> Experiment:
+        """The active experiment ``name``, created if there is none."""
+        found = self.find_experiment(name)
+        if found is None:
+            try:
+                self.create_experiment(name)
+            except AlreadyExists:  # another process was quicker
+                pass
+            found = self.find_experiment(name)
+            assert found is not None  # noqa: S101 - it was created a line above
+        return found
+
+    def get_experiment(self, experiment_id: str) -> Experiment:
+        rows = self.database.query(
+            f"SELECT {_EXPERIMENT_COLUMNS} FROM experiments e WHERE e.id = :id", {"id": _experiment_key(experiment_id)}
+        )
+        if not rows:
+            raise _no_experiment(experiment_id)
+        return self._experiments(rows)[0]
+
+    def find_experiment(self, name: str) -> Optional[Experiment]:
+        """The experiment of that name: the active one, else the one deleted last, else None."""
+        rows = self.database.query(
+            f"SELECT {_EXPERIMENT_COLUMNS} FROM experiments e WHERE e.name = :name"
+            " ORDER BY e.lifecycle_stage, e.last_update_time DESC LIMIT 1",
+            {"name": name},
+        )
+        found = self._experiments(rows)
+        return found[0] if found and found[0].lifecycle_stage == LifecycleStage.ACTIVE else None
+
+    def search_experiments(
+        self,
+        filter_string: str = "",
+        order_by: Sequence[str] = (),
+        view_type: str = ViewType.ACTIVE_ONLY,
+        max_results: int = 1000,
+        page_token: Optional[str] = None,
+    ) -> Page[Experiment]:
+        """Find experiments; by default the newest first."""
+        select = query.experiments(filter_string, order_by, view_type, journal.now())
+        keys, token = self._page(select, max_results, page_token)
+        rows = self._by_keys(f"SELECT {_EXPERIMENT_COLUMNS} FROM experiments e WHERE e.id", keys)
+        return Page(self._experiments(rows), token)
+
+    def rename_experiment(self, experiment_id: str, new_name: str) -> None:
+        rules.experiment_name(new_name)
+        with self.database.transaction():
+            self._active_experiment(experiment_id)
+            if self._experiment_named(new_name) is not None:
+                raise AlreadyExists(f"there is an experiment {new_name!r} already")
+            self._touch_experiment(experiment_id, "name = :name", {"name": new_name})
+
+    def delete_experiment(self, experiment_id: str) -> None:
+        """Delete an experiment and its runs; :meth:`restore_experiment` brings all back."""
+        with self.database.transaction():
+            self._active_experiment(experiment_id)
+            self._touch_experiment(experiment_id, "lifecycle_stage = 'deleted'", {})
+            self.database.execute(
+                "UPDATE runs SET lifecycle_stage = 'deleted', deleted_time = :now"
+                " WHERE experiment = :id AND lifecycle_stage = 'active'",
+                {"id": _experiment_key(experiment_id), "now": journal.now()},
+            )
+
+    def restore_experiment(self, experiment_id: str) -> None:
+        with self.database.transaction():
+            found = self.get_experiment(experiment_id)
+            if found.lifecycle_stage == LifecycleStage.ACTIVE:
+                raise InvalidState(f"experiment {experiment_id} ({found.name!r}) is not deleted")
+            if self._experiment_named(found.name) is not None:
+                raise AlreadyExists(
+                    f"an experiment {found.name!r} was created since",
+                    hint="rename that one first, then restore this one",
+                )
+            self._touch_experiment(experiment_id, "lifecycle_stage = 'active'", {})
+            self.database.execute(
+                "UPDATE runs SET lifecycle_stage = 'active', deleted_time = NULL WHERE experiment = :id",
+                {"id": _experiment_key(experiment_id)},
+            )
+
+    def set_experiment_tag(self, experiment_id: str, key: str, value: object) -> None:
+        with self.database.transaction():
+            self._set_experiment_tag(_experiment_key(self._active_experiment(experiment_id).experiment_id), key, value)
+
+    def delete_experiment_tag(self, experiment_id: str, key: str) -> None:
+        with self.database.transaction():
+            gone = self.database.execute(
+                "DELETE FROM experiment_tags WHERE experiment = :id AND key = :key",
+                {"id": _experiment_key(experiment_id), "key": key},
+            )
+            if not gone:
+                raise NotFound(f"experiment {experiment_id} has no tag {key!r}")
+
+    # -- runs
+
+    def create_run(
+        self,
+        experiment_id: str,
+        start_time: Optional[int] = None,
+        tags: Optional[Pairs] = None,
+        run_name: Optional[str] = None,
+        user_id: str = "",
+        status: str = "RUNNING",
+    ) -> Run:
+        """Create a run that no process watches: it stays open until somebody ends it."""
+        run_id = journal.new_run_id()
+        given = {rules.key(key, "tag"): rules.tag_value(key, value) for key, value in _pairs(tags)}
+        named = given.get("mlflow.runName")
+        if run_name and named and run_name != named:
+            raise InvalidInput(f"the run is named {run_name!r} and {named!r} (tag mlflow.runName): give one name")
+        name = rules.run_name(run_name or named or journal.new_run_name())
+        with self.database.transaction():
+            experiment = _experiment_key(self._active_experiment(experiment_id).experiment_id)
+            time = journal.now() if start_time is None else rules.timestamp(start_time)
+            Writes(self.database).start(run_id, experiment, name, user_id, time, status, given)
+        return self.get_run(run_id)
+
+    def get_run(self, run_id: str) -> Run:
+        self.absorb()
+        rows = self.database.query(
+            f"SELECT {_RUN_COLUMNS} FROM runs r JOIN experiments e ON e.id = r.experiment WHERE r.run_id = :run_id",
+            {"run_id": run_id},
+        )
+        if not rows:
+            raise NotFound(f"there is no run {run_id!r}", hint="`mlcli runs list` shows what there is")
+        return self._runs(rows)[0]
+
+    def find_run(self, reference: str) -> str:
+        """The id of the run a person means: an id, a unique beginning of one, ``latest``, ``latest~2``, a run's name."""
+        self.absorb()
+        if reference == "latest" or reference.startswith("latest~"):
+            return self._nth_latest(reference)
+        rows = self.database.query(
+            "SELECT run_id FROM runs WHERE run_id >= :low AND run_id < :high ORDER BY run_id LIMIT 6",
+            {"low": reference, "high": reference + "\U0010ffff"},
+        )
+        found = [row[0] for row in rows]
+        if reference in found or (len(found) == 1 and reference):
+            return reference if reference in found else found[0]
+        if not found:
+            found = [
+                row[0]
+                for row in self.database.query(
+                    "SELECT run_id FROM runs WHERE name = :name AND lifecycle_stage = 'active' ORDER BY start_time DESC LIMIT 6",
+                    {"name": reference},
+                )
+            ]
+            if len(found) == 1:
+                return str(found[0])
+        if found and reference:
+            shown = ", ".join(run_id[:12] for run_id in found[:5]) + (", ..." if len(found) > 5 else "")
+            raise InvalidInput(f"{reference!r} could be several runs: {shown}", hint="give more of the id")
+        raise NotFound(f"there is no run {reference!r}", hint="`mlcli runs list` shows what there is")
+
+    def update_run(
+        self,
+        run_id: str,
+        status: Optional[str] = None,
+        end_time: Optional[int] = None,
+        run_name: Optional[str] = None,
+    ) -> Run:
+        self.absorb()
+        with self.database.transaction():
+            run = self._active_run(run_id)
+            writes = Writes(self.database)
+            if status is not None:
+                writes.status(run, status, end_time)
+            elif end_time is not None:
+                self.database.execute(
+                    "UPDATE runs SET end_time = :time WHERE id = :run", {"run": run, "time": rules.timestamp(end_time)}
+                )
+            if run_name:
+                writes.tag(run, "mlflow.runName", rules.run_name(run_name))
+        return self.get_run(run_id)
+
+    def delete_run(self, run_id: str) -> None:
+        """Move a run to the deleted stage; :meth:`restore_run` brings it back."""
+        self._set_stage(run_id, LifecycleStage.DELETED, journal.now())
+
+    def restore_run(self, run_id: str) -> None:
+        self._set_stage(run_id, LifecycleStage.ACTIVE, None)
+
+    def log_batch(
+        self,
+        run_id: str,
+        metrics: Sequence[Metric] = (),
+        params: Sequence[Param] = (),
+        tags: Sequence[RunTag] = (),
+    ) -> None:
+        """Log metrics, params and tags: all of them or, if one is not acceptable, none."""
+        self.absorb()
+        with self.database.transaction(durable=False):
+            run = self._active_run(run_id)
+            writes = Writes(self.database)
+            for param in params:
+                writes.param(run, param.key, param.value)
+            for tag in tags:
+                writes.tag(run, tag.key, tag.value)
+            for metric in metrics:
+                key = rules.key(metric.key, "metric")
+                value = rules.metric_value(key, metric.value)
+                writes.point(run, key, value, rules.int64(metric.step, "a step"), rules.timestamp(metric.timestamp))
+            writes.flush()
+
+    def set_tag(self, run_id: str, key: str, value: object) -> None:
+        self.absorb()
+        with self.database.transaction():
+            Writes(self.database).tag(self._active_run(run_id), key, value)
+
+    def delete_tag(self, run_id: str, key: str) -> None:
+        self.absorb()
+        with self.database.transaction():
+            run = self._active_run(run_id)
+            if not self.database.execute("DELETE FROM tags WHERE run = :run AND key = :key", {"run": run, "key": key}):
+                raise NotFound(f"run {run_id} has no tag {key!r}")
+
+    def log_inputs(self, run_id: str, datasets: Sequence[DatasetInput]) -> None:
+        """Note the datasets that a run read."""
+        self.absorb()
+        with self.database.transaction():
+            run = self._active_run(run_id)
+            writes = Writes(self.database)
+            for item in datasets:
+                writes.input(run, {"dataset": item.dataset._asdict(), "tags": dict(item.tags)})
+
+    def search_runs(
+        self,
+        experiment_ids: Optional[Sequence[str]] = None,
+        filter_string: str = "",
+        view_type: str = ViewType.ACTIVE_ONLY,
+        max_results: int = 1000,
+        order_by: Sequence[str] = (),
+        page_token: Optional[str] = None,
+    ) -> Page[Run]:
+        """Find runs in the experiments (None: in all); by default the newest first, missing values last."""
+        self.absorb()
+        keys = None if experiment_ids is None else [_experiment_key(item) for item in experiment_ids]
+        select = query.runs(filter_string, order_by, keys, view_type, journal.now())
+        found, token = self._page(select, max_results, page_token)
+        rows = self._by_keys(
+            f"SELECT {_RUN_COLUMNS} FROM runs r JOIN experiments e ON e.id = r.experiment WHERE r.id", found
+        )
+        return Page(self._runs(rows), token)
+
+    def get_metric_history(self, run_id: str, key: str) -> List[Metric]:
+        """Every point of a metric, ordered by timestamp, step, value."""
+        self.absorb()
+        points = self._points(run_id, key)
+        points.sort(key=lambda point: (point[1], point[0], -point[3], point[2]))
+        return [Metric(key, float("nan") if is_nan else value, time, step) for step, time, value, is_nan in points]
+
+    def get_metric_values(self, run_id: str, key: str) -> List[float]:
+        """The values of a metric in the order of its steps: what a curve shows."""
+        self.absorb()
+        return [float("nan") if is_nan else value for _, _, value, is_nan in self._points(run_id, key)]
+
+    def artifact_root(self, run_id: str) -> str:
+        """The folder, or URI, that a run's artifacts lie in; it may not exist yet."""
+        return self.get_run(run_id).info.artifact_uri
+
+    def counts(self) -> Dict[str, int]:
+        """How many experiments, runs, metric points, live journals and rejected lines the store holds."""
+        self.absorb()
+        tables = {
+            "experiments": "experiments",
+            "runs": "runs",
+            "metric_points": "metrics",
+            "rejected_lines": "rejected_lines",
+        }
+        result = {name: self._count(f"SELECT COUNT(*) FROM {table}") for name, table in tables.items()}
+        result["open_runs"] = self._count("SELECT COUNT(*) FROM runs WHERE status IN ('RUNNING', 'SCHEDULED')")
+        return result
+
+    def rejected_lines(self, limit: int = 20) -> List[Dict[str, Any]]:
+        """Journal lines that could not be applied, newest first."""
+        self.absorb()
+        names = ("journal", "position", "run_id", "line", "reason", "time")
+        rows = self.database.query(
+            f"SELECT {', '.join(names)} FROM rejected_lines ORDER BY id DESC LIMIT :limit", {"limit": limit}
+        )
+        return [dict(zip(names, row)) for row in rows]
+
+    # -- rows to values
+
+    def _experiments(self, rows: Sequence[Tuple[Any, ...]]) -> List[Experiment]:
+        keys = [row[0] for row in rows]
+        tags = _grouped(
+            self._by_keys("SELECT experiment, key, value FROM experiment_tags WHERE experiment", keys, ordered=False)
+        )
+        return [
+            Experiment(
+                str(key),
+                name,
+                location or os.path.join(self.root, str(key)),
+                stage,
+                created,
+                updated,
+                tags.get(key, {}),
+            )
+            for key, name, location, stage, created, updated in rows
+        ]
+
+    def _runs(self, rows: Sequence[Tuple[Any, ...]]) -> List[Run]:
+        keys = [row[0] for row in rows]
+        params = _grouped(self._by_keys("SELECT run, key, value FROM params WHERE run", keys, ordered=False))
+        tags = _grouped(self._by_keys("SELECT run, key, value FROM tags WHERE run", keys, ordered=False))
+        latest = self._by_keys("SELECT run, key, value, is_nan FROM series WHERE run", keys, ordered=False)
+        metrics = _grouped([(run, key, float("nan") if is_nan else value) for run, key, value, is_nan in latest])
+        inputs = self._inputs(keys)
+        result = []
+        for key, run_id, experiment, name, user, status, start, end, stage, location in rows:
+            base = location or os.path.join(self.root, str(experiment))
+            info = RunInfo(
+                run_id, str(experiment), name, user, status, start, end, f"{base.rstrip('/')}/{run_id}/artifacts", stage
+            )
+            data = RunData(metrics.get(key, {}), params.get(key, {}), tags.get(key, {}))
+            result.append(Run(info, data, RunInputs(tuple(inputs.get(key, ())))))
+        return result
+
+    def _inputs(self, keys: Sequence[int]) -> Dict[int, List[DatasetInput]]:
+        rows = self._by_keys(
+            "SELECT i.run, d.id, d.name, d.digest, d.source_type, d.source, d.schema, d.profile"
+            " FROM inputs i JOIN datasets d ON d.id = i.dataset WHERE i.run",
+            keys,
+            ordered=False,
+        )
+        if not rows:
+            return {}
+        tags: Dict[Tuple[int, int], Dict[str, str]] = {}
+        for run, dataset, key, value in self._by_keys(
+            "SELECT run, dataset, key, value FROM input_tags WHERE run", keys, ordered=False
+        ):
+            tags.setdefault((run, dataset), {})[key] = value
+        result: Dict[int, List[DatasetInput]] = {}
+        for run, dataset, *fields in rows:
+            result.setdefault(run, []).append(DatasetInput(Dataset(*fields), tags.get((run, dataset), {})))
+        return result
+
+    def _points(self, run_id: str, key: str) -> List[Tuple[int, int, float, int]]:
+        row = self.database.one(
+            "SELECT r.id, s.id FROM runs r LEFT JOIN series s ON s.run = r.id AND s.key = :key WHERE r.run_id = :run_id",
+            {"run_id": run_id, "key": key},
+        )
+        if row is None:
+            raise NotFound(f"there is no run {run_id!r}", hint="`mlcli runs list` shows what there is")
+        if row[1] is None:
+            return []
+        points: List[Any] = self.database.query(
+            "SELECT step, timestamp, value, is_nan FROM metrics WHERE series = :series"
+            " ORDER BY step, timestamp, value, is_nan",
+            {"series": row[1]},
+        )
+        return points
+
+    # -- small pieces
+
+    def _page(
+        self, select: query.Query, max_results: int, page_token: Optional[str]
+    ) -> Tuple[List[int], Optional[str]]:
+        if not 1 <= max_results <= MAX_PAGE:
+            raise InvalidInput(f"max_results must be between 1 and {MAX_PAGE}, not {max_results}")
+        offset = query.decode_token(page_token) if page_token else 0
+        rows = self.database.query(
+            f"{select.sql} LIMIT :page_limit OFFSET :page_offset",
+            {**select.params, "page_limit": max_results + 1, "page_offset": offset},
+        )
+        more = len(rows) > max_results
+        return [row[0] for row in rows[:max_results]], query.encode_token(offset + max_results) if more else None
+
+    def _by_keys(self, select: str, keys: Sequence[int], *, ordered: bool = True) -> List[Tuple[Any, ...]]:
+        """Rows of ``select ... IN (keys)``; ``ordered`` puts them in the order of the keys, their first column."""
+        rows: List[Tuple[Any, ...]] = []
+        for start in range(0, len(keys), _KEYS_AT_ONCE):
+            some = ", ".join(str(int(key)) for key in keys[start : start + _KEYS_AT_ONCE])
+            rows += self.database.query(f"{select} IN ({some})")
+        if ordered:
+            places = {key: place for place, key in enumerate(keys)}
+            rows.sort(key=lambda row: places[row[0]])
+        return rows
+
+    def _count(self, sql: str) -> int:
+        row = self.database.one(sql)
+        return int(row[0]) if row else 0
+
+    def _nth_latest(self, reference: str) -> str:
+        back = reference.partition("~")[2] or "0"
+        if not back.isdigit():
+            raise InvalidInput(f"{reference!r} is not a run", hint="`latest~1` is the run before the latest")
+        row = self.database.one(
+            "SELECT run_id FROM runs WHERE lifecycle_stage = 'active' ORDER BY start_time DESC, id DESC LIMIT 1 OFFSET :back",
+            {"back": int(back)},
+        )
+        if row is None:
+            raise NotFound("there are no runs yet" if back == "0" else f"there are not {int(back) + 1} runs yet")
+        return str(row[0])
+
+    def _active_run(self, run_id: str) -> int:
+        row = self.database.one("SELECT id, lifecycle_stage FROM runs WHERE run_id = :run_id", {"run_id": run_id})
+        if row is None:
+            raise NotFound(f"there is no run {run_id!r}", hint="`mlcli runs list` shows what there is")
+        if row[1] != LifecycleStage.ACTIVE:
+            raise InvalidState(f"run {run_id} is deleted", hint=f"`mlcli runs restore {run_id}` brings it back")
+        return int(row[0])
+
+    def _set_stage(self, run_id: str, stage: str, deleted_time: Optional[int]) -> None:
+        self.absorb()
+        with self.database.transaction():
+            if not self.database.execute(
+                "UPDATE runs SET lifecycle_stage = :stage, deleted_time = :time WHERE run_id = :run_id",
+                {"run_id": run_id, "stage": stage, "time": deleted_time},
+            ):
+                raise NotFound(f"there is no run {run_id!r}", hint="`mlcli runs list` shows what there is")
+
+    def _experiment_named(self, name: str) -> Optional[int]:
+        row = self.database.one(
+            "SELECT id FROM experiments WHERE name = :name AND lifecycle_stage = 'active'", {"name": name}
+        )
+        return None if row is None else int(row[0])
+
+    def _active_experiment(self, experiment_id: str) -> Experiment:
+        found = self.get_experiment(experiment_id)
+        if found.lifecycle_stage != LifecycleStage.ACTIVE:
+            raise InvalidState(
+                f"experiment {found.experiment_id} ({found.name!r}) is deleted",
+                hint=f"`mlcli experiments restore {found.experiment_id}` brings it back",
+            )
+        return found
+
+    def _touch_experiment(self, experiment_id: str, change: str, params: Mapping[str, Any]) -> None:
+        self.database.execute(
+            f"UPDATE experiments SET {change}, last_update_time = :now WHERE id = :id",
+            {**params, "id": _experiment_key(experiment_id), "now": journal.now()},
+        )
+
+    def _set_experiment_tag(self, experiment: int, key: str, value: object) -> None:
+        self.database.execute(
+            "INSERT INTO experiment_tags (experiment, key, value) VALUES (:id, :key, :value)"
+            " ON CONFLICT (experiment, key) DO UPDATE SET value = excluded.value",
+            {
+                "id": experiment,
+                "key": rules.key(key, "tag"),
+                "value": rules.text(value, f"the value of tag {key!r}", rules.MAX_EXPERIMENT_TAG_VALUE),
+            },
+        )
+
+
+def _experiment_key(experiment_id: object) -> int:
+    text = str(experiment_id)
+    if text.isascii() and text.isdigit() and len(text) < 19:
+        return int(text)
+    raise _no_experiment(experiment_id)
+
+
+def _no_experiment(experiment_id: object) -> NotFound:
+    return NotFound(f"there is no experiment {experiment_id!r}", hint="`mlcli experiments search` lists ids and names")
+
+
+def _grouped(rows: Iterable[Tuple[Any, ...]]) -> Dict[int, Dict[str, Any]]:
+    result: Dict[int, Dict[str, Any]] = {}
+    for owner, key, value in rows:
+        result.setdefault(owner, {})[key] = value
+    return result
+
+
+def _pairs(given: Optional[Pairs]) -> List[Tuple[str, Any]]:
+    if given is None:
+        return []
+    return list(given.items()) if isinstance(given, Mapping) else [(key, value) for key, value in given]
+
+
+def _artifact_location(location: Optional[str]) -> Optional[str]:
+    """A folder for artifacts outside the store, absolute. Fragments, queries and foreign schemes are refused."""
+    if not location:
+        return None
+    text = rules.text(location, "the artifact location", rules.MAX_ARTIFACT_LOCATION)
+    path = text[len("file://") :] if text.startswith("file:///") else text
+    scheme = path.split(":", 1)[0]
+    if ":" in path and len(scheme) > 1 and scheme.isalnum():
+        raise InvalidInput(f"artifacts cannot be kept at {location!r}", hint="give a folder, or file:///folder")
+    if any(sign in path for sign in "?#;\0") or ".." in path.replace("\\", "/").split("/"):
+        raise InvalidInput(f"{location!r} is not a plain folder", hint="no '..', '?', '#' or ';'")
+    return os.path.abspath(path)
