@@ -1,0 +1,129 @@
+"""The command line: one table of commands, each a module imported when it is named, and one boundary for errors.
+
+Typer parses a command; it is imported when a command is reached. The list of commands, the version and a mistyped
+command need no more than the table, so they answer in the time that Python itself takes to start.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False  # typing's own takes 2 ms to import, a fifth of what `--version` may take
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn
+
+COMMANDS = {
+    "run": "Run an entry point of a project and record the run.",
+    "check": "Find what is wrong with a project before it runs.",
+    "runs": "List, search, show, compare, export and tidy up runs.",
+    "experiments": "Create, search, rename, delete and export experiments.",
+    "artifacts": "List, download and log the files of runs.",
+    "models": "Download the models of runs.",
+    "env": "List, explain, lock and remove the environments of projects.",
+    "doctor": "Show versions, settings and the health of the store.",
+}
+
+OPTIONS = {
+    "-q, --quiet": "Say nothing but the data and errors.",
+    "-v, --verbose": "Say more (after a command: --verbose).",
+    "--debug": "Show the traceback of an error.",
+    "--install-completion": "Set up the Tab key of the current shell.",
+    "--show-completion": "Print what --install-completion would set up.",
+    "--version": "Print the version.",
+    "-h, --help": "Print this help; after a command, its own.",
+}
+
+EXIT_USAGE = 2
+EXIT_BUG = 4
+EXIT_INTERRUPTED = 130
+EXIT_CLOSED_PIPE = 141
+
+
+def main() -> NoReturn:
+    """Run the command line of this process and exit with its code; the one place that turns errors into codes."""
+    argv = sys.argv[1:]
+    _open_standard_streams()
+    try:
+        code = _answered(argv)
+        _flush()
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        code = EXIT_CLOSED_PIPE
+        _silence_stdout()
+    sys.exit(code)
+
+
+def _answered(argv: Sequence[str]) -> int:
+    if "_MLCLI_COMPLETE" in os.environ:
+        from mlcli.cli import completion
+
+        return completion.answer()
+    if argv and argv[0] == "--version":
+        from mlcli._version import __version__
+
+        print(f"mlcli {__version__}")
+        return 0
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        if len(argv) < 2 or argv[1] not in COMMANDS:
+            print(overview())
+            return 0
+        argv = [*argv[1:], "--help"]
+    if argv[0] in ("--install-completion", "--show-completion"):
+        from mlcli.cli import completion
+
+        return completion.set_up(argv[0], argv[1:])
+    from mlcli.cli import boundary
+
+    return boundary.run(boundary.take_apart(argv))
+
+
+def overview() -> str:
+    """What `mlcli --help` prints."""
+    space = max(map(len, (*COMMANDS, *OPTIONS))) + 2
+    return "\n".join(
+        [
+            "Usage: mlcli [OPTIONS] COMMAND ...",
+            "",
+            "  Runs any machine learning project from one command and remembers every run.",
+            "",
+            "Commands:",
+            *(f"  {name:{space}}{about}" for name, about in COMMANDS.items()),
+            "",
+            "Options:",
+            *(f"  {name:{space}}{about}" for name, about in OPTIONS.items()),
+            "",
+            "Runs are named by their id, any unique beginning of it, `latest`, `latest~1` (the one before) ...",
+            "Exit codes: 0 done; 1 failed; 2 usage or bad project; 3 not found; 4 a bug of mlcli; 5 environment failed;",
+            "6 store unavailable; 130 interrupted. `mlcli run` exits with the code of what it ran, or 128 + its signal.",
+        ]
+    )
+
+
+def _open_standard_streams() -> None:
+    """Make sure that descriptors 0 to 2 are open and that no character can fail to be written.
+
+    A program started with a closed stdin or stdout would get 0 or 1 for the next file it opens, and print into it.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    while null <= 2:  # the lowest free descriptor is what open gives
+        null = os.open(os.devnull, os.O_RDWR)
+    os.close(null)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - lives as long as the process
+        elif mode == "w" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+def _silence_stdout() -> None:
+    """Nobody reads on: let the interpreter's own last flush go nowhere instead of failing aloud."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

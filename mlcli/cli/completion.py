@@ -1,0 +1,92 @@
+"""What the Tab key offers: commands and options by Typer, ids of runs and names of experiments from the store."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from mlcli.cli import COMMANDS
+from mlcli.errors import MlcliError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+OFFERED = 200
+
+
+class LazyGroup(TyperGroup):
+    """All commands as one Typer group; a command's module is imported when the line has reached it."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        if ctx.args or ctx._protected_args:  # noqa: SLF001 - click has no other way to ask whether a command is named
+            return get_command(import_module(f"mlcli.cli.{cmd_name}").app)
+        return typer.core.TyperCommand(cmd_name, help=COMMANDS[cmd_name])
+
+
+def _root() -> Any:
+    app = typer.Typer(cls=LazyGroup, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+    @app.callback()
+    def mlcli(
+        quiet: bool = typer.Option(False, "-q", "--quiet"),
+        verbose: bool = typer.Option(False, "-v", "--verbose"),
+        debug: bool = typer.Option(False, "--debug"),
+        version: bool = typer.Option(False, "--version"),
+    ) -> None:
+        """The root of the command line, as the shell sees it."""
+
+    return get_command(app)
+
+
+def answer() -> int:
+    """Answer the shell, which asks through variables; never with an error, whatever the line looks like."""
+    try:
+        _root().main(prog_name="mlcli", complete_var="_MLCLI_COMPLETE")
+    except (MlcliError, OSError):
+        return 0
+    return 0
+
+
+def set_up(option: str, rest: Sequence[str]) -> int:
+    """Do what ``--install-completion`` or ``--show-completion`` asks for."""
+    _root().main(args=[option, *rest], prog_name="mlcli", complete_var="_MLCLI_COMPLETE")
+    return 0
+
+
+def run_ids(incomplete: str) -> list[tuple[str, str]]:
+    """The newest runs whose id begins so, each with its name and status."""
+    from mlcli.store import open_store
+
+    try:
+        with open_store(create=False) as store:
+            runs = store.search_runs(max_results=OFFERED if not incomplete else 10_000, order_by=["start_time DESC"])
+    except (MlcliError, OSError):
+        return []
+    found = [
+        (run.info.run_id, f"{run.info.run_name}, {run.info.status}")
+        for run in runs
+        if run.info.run_id.startswith(incomplete)
+    ]
+    words = [(word, "the newest run") for word in ("latest",) if incomplete and word.startswith(incomplete)]
+    return words + found[:OFFERED]
+
+
+def experiment_names(incomplete: str) -> list[str]:
+    """The names of the active experiments that begin so."""
+    from mlcli.store import open_store
+
+    try:
+        with open_store(create=False) as store:
+            names = [experiment.name for experiment in store.search_experiments()]
+    except (MlcliError, OSError):
+        return []
+    return [name for name in names if name.startswith(incomplete)][:OFFERED]
