@@ -50,9 +50,10 @@ def absorb(database: Database, root: str) -> None:
                     if live not in waiting and not live.dead:
                         _absorb_one(database, live, reject_unknown=False)
         for live in journals:
-            if live.dead:
+            if live.dead and live not in waiting:
                 os.unlink(live.path)
-        database.optimize()
+        if any([live.dead for live in journals]):
+            database.optimize()
     finally:
         for live in journals:
             os.close(live.fd)
@@ -91,21 +92,17 @@ def _absorb_one(database: Database, live: _Live, *, reject_unknown: bool) -> boo
                 "SELECT position, default_run, finished FROM journals WHERE name = :name", {"name": live.name}
             )
             position, default_run, finished = row or (0, None, 0)
-            if finished:
+            # While we waited for the transaction another reader may have finished this journal and even forgotten it.
+            if finished or (row is None and not os.path.exists(live.path)):
                 return True
-            lines, _ = journal.read_lines(live.fd, position, CHUNK)
+            lines = journal.read_lines(live.fd, position, CHUNK)
             size = os.fstat(live.fd).st_size
             writes = Writes(database, source=live.name, reject_unknown=reject_unknown)
             writes.default_run = default_run
-            blocked = False
-            for line in lines:
-                try:
-                    writes.line(line, position)
-                except _UnknownRun:
-                    blocked = True
-                    break
-                position += len(line.text) + 1
-            at_end = not lines or position >= size
+            done = writes.lines(lines, position)
+            blocked = done < len(lines.texts)
+            position = lines.end if not blocked else _position(lines, position, done)
+            at_end = (not blocked and lines.end >= size) or not lines.texts
             if live.dead and not blocked and at_end:
                 _last_words(live, writes, position)
                 _close_runs(database, live)
@@ -139,7 +136,7 @@ def _last_words(live: _Live, writes: Writes, position: int) -> None:
         return
     if isinstance(entry, dict):
         try:
-            writes.line(journal.Line(entry, text), position)
+            writes.lines(journal.Lines([entry], [text], position + len(text)), position)
         except _UnknownRun:
             writes.reject(text, position, "it names no run that is known")
 
@@ -193,28 +190,40 @@ class Writes:
         self.reject_unknown = reject_unknown
         self.default_run: Optional[str] = None
         self._runs: Dict[str, int] = {}
-        self._points: Dict[int, Dict[str, List[_Point]]] = {}
-        self._series: Dict[Tuple[int, str], int] = {}
+        self._buckets: Dict[Tuple[str, str], List[_Point]] = {}  # points by run id and metric
 
-    def line(self, line: journal.Line, position: int) -> None:
-        """Apply one line of a journal."""
-        entry = line.entry
-        if entry is None:
-            if line.text.strip():
-                self.reject(line.text, position, "it is not a JSON object")
-            return
-        try:
-            # By far the most common line, and a loop's hot path: a metric written by mlcli itself.
-            if "metric" in entry:
-                self._metric(entry)
-            else:
-                self.entry(entry)
-        except _UnknownRun:
-            if not self.reject_unknown:
-                raise
-            self.reject(line.text, position, f"there is no run {entry.get('run') or self.default_run!r}")
-        except MlcliError as error:
-            self.reject(line.text, position, error.message, entry.get("run"))
+    def lines(self, lines: journal.Lines, start: int) -> int:
+        """Apply lines of a journal that begin at byte ``start``; how many, before one about a run not known yet."""
+        buckets = self._buckets
+        for index, entry in enumerate(lines.entries):
+            try:
+                # By far the most common line: another point of a metric seen before, as mlcli writes it.
+                value = entry["value"]  # type: ignore[index]
+                step, time = entry["step"], entry["time"]  # type: ignore[index]
+                if (
+                    type(value) is float
+                    and value - value == 0.0
+                    and type(step) is type(time) is int
+                    and 0 <= time <= rules.MAX_INT64
+                    and -rules.MAX_INT64 <= step <= rules.MAX_INT64
+                ):
+                    buckets[entry["run"], entry["metric"]].append((step, time, value, 0))  # type: ignore[index]
+                    continue
+            except (KeyError, TypeError):
+                pass
+            try:
+                if entry is not None:
+                    self.entry(entry)
+                elif lines.texts[index].strip():
+                    raise InvalidInput("it is not a JSON object")
+            except _UnknownRun as unknown:
+                if not self.reject_unknown:
+                    return index
+                self.reject(lines.texts[index], _position(lines, start, index), f"there is no run {unknown.args[0]!r}")
+            except MlcliError as error:
+                run_id = entry.get("run") if entry else None
+                self.reject(lines.texts[index], _position(lines, start, index), error.message, run_id)
+        return len(lines.texts)
 
     def entry(self, entry: Dict[str, Any]) -> None:
         """Apply one entry; raises InvalidInput when it makes no sense."""
@@ -255,6 +264,10 @@ class Writes:
         else:
             raise InvalidInput("it has none of: metric, metrics, param, params, tag, tags, untag, status, input")
 
+    def _known(self, run_id: object) -> str:
+        self.run(run_id)
+        return str(run_id)
+
     def run(self, run_id: object) -> int:
         """The integer key of a run."""
         found = self._runs.get(run_id) if isinstance(run_id, str) else None
@@ -265,7 +278,7 @@ class Writes:
             if row is None:
                 if self.source is None:
                     raise NotFound(f"there is no run {run_id!r}")
-                raise _UnknownRun
+                raise _UnknownRun(run_id)
             found = self._runs[run_id] = row[0]
         return found
 
@@ -323,13 +336,10 @@ class Writes:
             {"run": run, "status": _status(status), "end": stamp if status in RunStatus.ENDED else None},
         )
 
-    def point(self, run: int, key: str, value: float, step: int, time: int) -> None:
+    def point(self, run_id: str, key: str, value: float, step: int, time: int) -> None:
         """Gather one metric point, checked by the caller."""
         is_nan = value != value  # noqa: PLR0124 - NaN is the one value unequal to itself
-        points = self._points.get(run)
-        if points is None:
-            points = self._points[run] = {}
-        points.setdefault(key, []).append((step, time, 0.0 if is_nan else value, int(is_nan)))
+        self._buckets.setdefault((run_id, key), []).append((step, time, 0.0 if is_nan else value, int(is_nan)))
 
     def input(self, run: int, given: object) -> None:
         given = _map(given, "input")
@@ -367,11 +377,11 @@ class Writes:
     def flush(self) -> None:
         """Write the gathered points: the history, then each series' latest point and extremes."""
         rows: List[Tuple[int, int, int, float, int]] = []
-        for run, by_key in self._points.items():
-            for key, points in by_key.items():
-                series = self._update_series(run, key, points)
-                rows.extend([(series, *point) for point in points])
-        self._points.clear()
+        for (run_id, key), points in self._buckets.items():
+            if points:
+                series = self._update_series(self.run(run_id), key, points)
+                rows += [(series, *point) for point in points]
+        self._buckets.clear()
         self.database.execute_many(
             "INSERT INTO metrics (series, step, timestamp, value, is_nan) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
             rows,
@@ -422,19 +432,15 @@ class Writes:
         return experiment
 
     def _metric(self, entry: Dict[str, Any]) -> None:
-        run = self.run(entry.get("run") or self.default_run)
+        run = self._known(entry.get("run") or self.default_run)
         key = rules.key(entry["metric"], "metric")
-        value = entry.get("value")
-        step, time = entry.get("step", 0), entry.get("time")
-        if type(value) is not float:
-            value = rules.metric_value(key, value)
-        if type(step) is not int or type(time) is not int:
-            step = rules.int64(step, "a step")
-            time = journal.now() if time is None else rules.timestamp(time)
+        value = rules.metric_value(key, entry.get("value"))
+        step = rules.int64(entry.get("step", 0), "a step")
+        time = journal.now() if entry.get("time") is None else rules.timestamp(entry["time"])
         self.point(run, key, value, step, time)
 
     def _metrics(self, entry: Dict[str, Any]) -> None:
-        run = self.run(entry.get("run") or self.default_run)
+        run = self._known(entry.get("run") or self.default_run)
         step = rules.int64(entry.get("step", 0), "a step")
         time = journal.now() if entry.get("time") is None else rules.timestamp(entry["time"])
         for key, value in _map(entry["metrics"], "metrics").items():
@@ -483,6 +489,11 @@ class Writes:
             },
         )
         return int(series)
+
+
+def _position(lines: journal.Lines, start: int, index: int) -> int:
+    """The byte at which the line ``index`` begins."""
+    return start + sum(len(text) + 1 for text in lines.texts[:index])
 
 
 def number(text: str) -> Optional[float]:

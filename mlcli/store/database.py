@@ -122,7 +122,8 @@ class Database:
     def optimize(self) -> None:
         """Bring the planner's statistics up to date where they are stale; cheap when they are not."""
         if not self.read_only:
-            with self._translated():
+            with self._locked(), self._translated():
+                self._raw.execute("PRAGMA analysis_limit = 1000")
                 self._raw.execute("PRAGMA optimize")
 
     # -- opening

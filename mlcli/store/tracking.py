@@ -286,7 +286,7 @@ class Store:
             for metric in metrics:
                 key = rules.key(metric.key, "metric")
                 value = rules.metric_value(key, metric.value)
-                writes.point(run, key, value, rules.int64(metric.step, "a step"), rules.timestamp(metric.timestamp))
+                writes.point(run_id, key, value, rules.int64(metric.step, "a step"), rules.timestamp(metric.timestamp))
             writes.flush()
 
     def set_tag(self, run_id: str, key: str, value: object) -> None:
@@ -333,8 +333,10 @@ class Store:
         """Every point of a metric, ordered by timestamp, step, value."""
         self.absorb()
         points = self._points(run_id, key)
-        points.sort(key=lambda point: (point[1], point[0], -point[3], point[2]))
-        return [Metric(key, float("nan") if is_nan else value, time, step) for step, time, value, is_nan in points]
+        if any([before[1] > after[1] for before, after in zip(points, points[1:])]):
+            points.sort(key=lambda point: (point[1], point[0], -point[3], point[2]))
+        nan, new = float("nan"), Metric._make
+        return [new((key, nan if is_nan else value, time, step)) for step, time, value, is_nan in points]
 
     def get_metric_values(self, run_id: str, key: str) -> List[float]:
         """The values of a metric in the order of its steps: what a curve shows."""
