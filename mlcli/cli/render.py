@@ -44,8 +44,8 @@ def levels() -> Levels:
 class Column(NamedTuple):
     """One column of a table.
 
-    A pipe gets the value of ``key`` as it is; a terminal gets ``show(value)``. Where the terminal is narrow, columns
-    with a ``least`` width are cut down to it, and then the ``optional`` ones are left out, the last one first.
+    A terminal gets ``show(value)``, a pipe the value itself or ``pipe(value)``. Where the terminal is narrow, the
+    ``optional`` columns are left out, the last one first, and those with a ``least`` width are cut, at most down to it.
     """
 
     key: str
@@ -55,6 +55,7 @@ class Column(NamedTuple):
     style: str | Callable[[Any], str] = ""
     least: int = 0
     optional: bool = False
+    pipe: Callable[[Any], str] | None = None
 
     @property
     def heading(self) -> str:
@@ -349,12 +350,16 @@ def records(
     if as_json:
         emit_json(list(rows if objects is None else objects))
     elif not on_terminal():
-        lines = ["\t".join(tsv_cell(row.get(column.key)) for column in columns) for row in rows]
+        lines = ["\t".join(_piped(row.get(column.key), column) for column in columns) for row in rows]
         print("\n".join(["\t".join(column.key for column in columns), *lines]))
     elif rows:
         print("\n".join(table(rows, columns, terminal_width())))
     if not rows and empty:
         note(empty)
+
+
+def _piped(value: object, column: Column) -> str:
+    return tsv_cell(column.pipe(value) if column.pipe and value is not None else value)
 
 
 def table(rows: Sequence[Mapping[str, object]], columns: Sequence[Column], space: int) -> list[str]:
