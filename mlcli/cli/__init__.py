@@ -58,9 +58,9 @@ def main() -> NoReturn:
 
 def _answered(argv: Sequence[str]) -> int:
     if "_MLCLI_COMPLETE" in os.environ:
-        from mlcli.cli import completion
+        from mlcli.cli.completion import answer
 
-        return completion.answer()
+        return answer()
     if argv and argv[0] == "--version":
         from mlcli._version import __version__
 
@@ -72,12 +72,12 @@ def _answered(argv: Sequence[str]) -> int:
             return 0
         argv = [*argv[1:], "--help"]
     if argv[0] in ("--install-completion", "--show-completion"):
-        from mlcli.cli import completion
+        from mlcli.cli.completion import set_up
 
-        return completion.set_up(argv[0], argv[1:])
-    from mlcli.cli import boundary
+        return set_up(argv[0], argv[1:])
+    from mlcli.cli.boundary import run, take_apart
 
-    return boundary.run(boundary.take_apart(argv))
+    return run(take_apart(argv))
 
 
 def overview() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from mlcli.cli import render
@@ -110,22 +111,21 @@ def _moment(ms: object) -> str:
 def _write_jsonl(runs: Sequence[Run], file: TextIO) -> None:
     import json
 
-    for run in runs:
-        file.write(json.dumps(render.json_ready(run.to_dictionary()), ensure_ascii=False) + "\n")
+    file.writelines(json.dumps(render.json_ready(run.to_dictionary()), ensure_ascii=False) + "\n" for run in runs)
 
 
 def _write_parquet(runs: Sequence[Run], filename: str | None) -> None:
     if filename is None:
         raise InvalidInput("Parquet is not for a terminal or a pipe", hint="name a file: -o runs.parquet")
     try:
-        import pyarrow
-        import pyarrow.parquet
+        pa: Any = import_module("pyarrow")
+        parquet: Any = import_module("pyarrow.parquet")
     except ImportError:
         raise MlcliError("Parquet needs the package pyarrow", hint="pip install pyarrow, or use --format csv") from None
     rows = [flat(run) for run in runs]
-    table: Any = pyarrow.table({name: [row.get(name) for row in rows] for name in columns(rows)})
+    table = pa.table({name: [row.get(name) for row in rows] for name in columns(rows)})
     with _aside(filename) as path:
-        pyarrow.parquet.write_table(table, path)
+        parquet.write_table(table, path)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, List, Optional  # noqa: UP035 - Typer reads these at run time
+from typing import TYPE_CHECKING, Annotated, Any, List, Optional
 
 import typer
 from typer.core import TyperGroup

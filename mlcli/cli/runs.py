@@ -1,0 +1,458 @@
+"""`mlcli runs`: find runs again, look at one, put several side by side, take their numbers elsewhere, tidy up."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated, List, Optional
+
+import typer
+
+from mlcli.cli import completion, options, render
+from mlcli.cli.portrait import NOTE, SHORT_ID, took
+from mlcli.entities import LifecycleStage, RunStatus, ViewType
+from mlcli.errors import InvalidInput, NotFound
+from mlcli.store import open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from mlcli.entities import Experiment, Run
+    from mlcli.store import Store
+
+app = options.group("List, search, show, compare, export and tidy up runs.")
+
+LOG = "logs/output.log"
+TheRun = Annotated[str, typer.Argument(metavar="RUN", help="The run.", autocompletion=completion.run_ids)]
+SomeRuns = Annotated[
+    Optional[List[str]],
+    typer.Argument(metavar="RUN...", help="The runs.", autocompletion=completion.run_ids, show_default=False),
+]
+
+
+# --- many runs ----------------------------------------------------------------------------------------------------
+
+
+@app.command("list")
+def list_(
+    experiment_name: options.ExperimentNames = None,
+    experiment_id: options.ExperimentIds = None,
+    view: options.View = "active_only",
+    max_results: options.Limit = 100,
+    filter_string: options.Filter = "",
+    order_by: options.OrderBy = None,
+    as_json: options.Json = False,
+) -> None:
+    """List runs, the newest first, with the metrics and params in which they differ.
+
+    By default the runs of all experiments, or of the one that MLCLI_EXPERIMENT_NAME or the project's settings name.
+    A terminal shows as many metrics and params as fit; a pipe gets them all, tab-separated under a header.
+    """
+    _list(experiment_name, experiment_id, view, max_results, filter_string, order_by, as_json)
+
+
+@app.command()
+def search(
+    filter_string: Annotated[
+        str, typer.Argument(metavar="FILTER", help="What the runs must match.", show_default=False)
+    ] = "",
+    experiment_name: options.ExperimentNames = None,
+    experiment_id: options.ExperimentIds = None,
+    view: options.View = "active_only",
+    max_results: options.Limit = 100,
+    order_by: options.OrderBy = None,
+    as_json: options.Json = False,
+) -> None:
+    """Search runs: `mlcli runs search "metrics.acc > 0.9 and params.solver = 'lbfgs'"`."""
+    _list(experiment_name, experiment_id, view, max_results, filter_string, order_by, as_json)
+
+
+def _list(
+    names: Sequence[str] | None,
+    ids: Sequence[str] | None,
+    view: str,
+    max_results: int,
+    filter_string: str,
+    order_by: Sequence[str] | None,
+    as_json: bool,
+) -> None:
+    with open_store(create=False) as store:
+        chosen = options.chosen_experiments(store, names, ids)
+        found = store.search_runs(
+            None if chosen is None else [experiment.experiment_id for experiment in chosen],
+            filter_string,
+            options.view_type(view),
+            max_results,
+            order_by or (),
+        )
+        experiments = {} if as_json else _experiment_names(store, found)
+    rows = [_row(run, experiments) for run in found]
+    render.records(
+        rows,
+        _columns(found, experiments) if render.on_terminal() else _all_columns(rows),
+        as_json=as_json,
+        objects=(run.to_dictionary() for run in found),
+        empty=_nothing(chosen, filter_string, view),
+    )
+    if found.token is not None:
+        render.note(f"these are the first {len(found)}; --max-results shows more")
+
+
+def _nothing(chosen: Sequence[Experiment] | None, filter_string: str, view: str) -> str:
+    """What to do next when no run was found."""
+    place = f" in {' or '.join(repr(render.plain(experiment.name)) for experiment in chosen)}" if chosen else ""
+    if filter_string:
+        return f"no run{place} matches; `mlcli runs list` shows what there is"
+    if options.view_type(view) == ViewType.DELETED_ONLY:
+        return f"no run{place} is deleted"
+    return f"there are no runs{place} yet; `mlcli run PROJECT` makes one, or `import mlcli` in a script"
+
+
+def _experiment_names(store: Store, runs: Iterable[Run]) -> dict[str, str]:
+    return {key: store.get_experiment(key).name for key in {run.info.experiment_id for run in runs}}
+
+
+def _row(run: Run, experiments: Mapping[str, str]) -> dict[str, object]:
+    info = run.info
+    return {
+        "run_id": info.run_id,
+        "name": info.run_name,
+        "status": info.status,
+        "experiment_id": info.experiment_id,
+        "experiment": experiments.get(info.experiment_id, ""),
+        "start_time": info.start_time,
+        "end_time": info.end_time,
+        "duration_ms": took(run),
+        "stage": info.lifecycle_stage,
+        **{f"metrics.{key}": value for key, value in run.data.metrics.items()},
+        **{f"params.{key}": value for key, value in run.data.params.items()},
+    }
+
+
+def _columns(runs: Sequence[Run], experiments: Mapping[str, str]) -> list[render.Column]:
+    """The columns a terminal shows, the ones that may be left out last."""
+    several = len(experiments) > 1
+    deleted = any(run.info.lifecycle_stage == LifecycleStage.DELETED for run in runs)
+    params = differing([run.data.params for run in runs])
+    metrics = differing([run.data.metrics for run in runs])
+    both = {*params} & {*metrics}
+    return [
+        render.Column("status", "STATUS", show=render.status, style=_status_style),
+        render.Column("run_id", "RUN", show=lambda run_id: str(run_id)[:SHORT_ID], style="bold"),
+        render.Column("name", "NAME", least=10),
+        *([render.Column("stage", "STAGE")] if deleted else []),
+        *([render.Column("experiment", "EXPERIMENT", least=8)] if several else []),
+        render.Column("start_time", "STARTED", show=render.ago, right=True),
+        render.Column("duration_ms", "TOOK", show=render.duration, right=True),
+        *(
+            render.Column(
+                f"metrics.{key}",
+                f"{key} (metric)" if key in both else key,
+                show=render.number,
+                right=True,
+                style="cyan",
+                optional=True,
+                least=9,
+            )
+            for key in metrics
+        ),
+        *(
+            render.Column(
+                f"params.{key}",
+                f"{key} (param)" if key in both else key,
+                right=all(_is_number(run.data.params.get(key)) for run in runs),
+                optional=True,
+                least=8,
+            )
+            for key in params
+        ),
+    ]
+
+
+def _all_columns(rows: Sequence[Mapping[str, object]]) -> list[render.Column]:
+    """The columns a pipe gets: the fixed ones first, then every metric and param by name."""
+    fixed = ["run_id", "name", "status", "experiment_id", "experiment", "start_time", "end_time", "duration_ms"]
+    others = sorted({key for row in rows for key in row if "." in key})
+    moments = ("start_time", "end_time")
+    return [render.Column(key, pipe=render.iso_time if key in moments else None) for key in (*fixed, *others)]
+
+
+def _status_style(status: object) -> str:
+    return render.status_style(str(status))
+
+
+def _is_number(text: str | None) -> bool:
+    try:
+        float(text or "0")
+    except ValueError:
+        return False
+    return True
+
+
+def differing(maps: Sequence[Mapping[str, object]]) -> list[str]:
+    """The keys whose values are not the same everywhere, those that most have first; of a single map all keys."""
+    counts: dict[str, int] = {}
+    values: dict[str, set[str]] = {}
+    for one in maps:
+        for key, value in one.items():
+            counts[key] = counts.get(key, 0) + 1
+            values.setdefault(key, set()).add(str(value))
+    keys = [
+        key
+        for key in counts
+        if not key.startswith("system/") and (len(maps) == 1 or counts[key] < len(maps) or len(values[key]) > 1)
+    ]
+    return sorted(keys, key=lambda key: (-counts[key], key))
+
+
+@app.command()
+def export(
+    form: Annotated[
+        str, typer.Option("-f", "--format", help="csv, jsonl or parquet; by default what FILE ends with.")
+    ] = "",
+    output: Annotated[Optional[str], typer.Option("-o", "--output", metavar="FILE", help="Write to this file.")] = None,
+    experiment_name: options.ExperimentNames = None,
+    experiment_id: options.ExperimentIds = None,
+    view: options.View = "active_only",
+    filter_string: options.Filter = "",
+    order_by: options.OrderBy = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="CSV: leave texts alone that a spreadsheet would run as formulas.")
+    ] = False,
+) -> None:
+    """Write runs with all metrics, params and tags as CSV, JSON lines or Parquet."""
+    from mlcli.cli import export as exporting
+
+    ending = (output or "").rpartition(".")[2].lower()
+    wanted = form or (ending if ending in exporting.FORMATS else "csv")
+    with open_store(create=False) as store:
+        chosen = options.chosen_experiments(store, experiment_name, experiment_id)
+        runs = exporting.all_runs(
+            store,
+            None if chosen is None else [experiment.experiment_id for experiment in chosen],
+            filter_string,
+            options.view_type(view),
+            order_by or (),
+        )
+    exporting.write(runs, wanted, output, raw=raw)
+
+
+# --- one run ------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def show(run: options.RunArgument = None, run_id: options.RunOption = None, as_json: options.Json = False) -> None:
+    """Show one run: how it went, where it came from, its params, metrics, tags and artifacts."""
+    from mlcli.artifacts import open_artifacts
+    from mlcli.cli import portrait
+
+    with open_store(create=False) as store:
+        found = store.get_run(options.one_run(store, run, run_id))
+        if as_json:
+            render.emit_json(found.to_dictionary())
+            return
+        experiment = store.get_experiment(found.info.experiment_id)
+        curves = {key: store.get_metric_values(found.info.run_id, key) for key in found.data.metrics}
+    files = open_artifacts(found.info.artifact_uri).walk()
+    if render.on_terminal():
+        portrait.to_eyes(found, experiment, curves, files)
+    else:
+        portrait.to_pipe(found, experiment, files)
+
+
+app.command("describe", help="The same as show.")(show)
+
+
+@app.command()
+def logs(
+    run: options.RunArgument = None,
+    run_id: options.RunOption = None,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the run ends.")] = False,
+    tail: Annotated[Optional[int], typer.Option("--tail", min=0, help="Only so many lines from the end.")] = None,
+) -> None:
+    """Print what a run wrote to stdout and stderr, byte for byte."""
+    import time
+
+    with open_store(create=False) as store:
+        found = store.get_run(options.one_run(store, run, run_id))
+        key = found.info.run_id
+        path = os.path.join(found.info.artifact_uri, *LOG.split("/"))
+        while not os.path.exists(path):
+            if not follow or RunStatus.is_terminated(store.get_run(key).info.status):
+                raise NotFound(
+                    f"no output is kept of run {key}",
+                    hint="`mlcli run` keeps it; of a script that ran on its own there is none",
+                )
+            time.sleep(0.2)
+        with open(path, "rb") as file:
+            file.seek(_tail_start(path, tail) if tail is not None else 0)
+            while True:
+                ended = not follow or RunStatus.is_terminated(store.get_run(key).info.status)
+                while block := file.read(1 << 20):
+                    sys.stdout.buffer.write(block)
+                    sys.stdout.buffer.flush()
+                if ended:  # it had ended before the last read, so that read has seen all
+                    return
+                time.sleep(0.2)
+
+
+def _tail_start(path: str, lines: int) -> int:
+    """Where the last ``lines`` lines of a file begin; reads it backwards, block by block."""
+    with open(path, "rb") as file:
+        position = file.seek(0, os.SEEK_END)
+        wanted = lines
+        if position and lines:
+            file.seek(position - 1)
+            wanted += file.read(1) == b"\n"  # the end of the last line is not the beginning of another
+        while position > 0 and wanted > 0:
+            step = min(1 << 16, position)
+            position -= step
+            file.seek(position)
+            block = file.read(step)
+            place = len(block)
+            while wanted > 0:
+                place = block.rfind(b"\n", 0, place)
+                if place < 0:
+                    break
+                wanted -= 1
+            if wanted == 0:
+                return position + place + 1
+        return 0 if lines else position
+
+
+# --- several runs -------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def compare(
+    runs: options.Runs,
+    changed: Annotated[bool, typer.Option("--changed", help="Only what is not the same in all.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Put runs side by side; what differs is marked, and so is the best of each metric.
+
+    The best is the greatest, for names such as loss, error, rmse or time the least.
+    """
+    from mlcli.cli import comparison
+
+    with open_store(create=False) as store:
+        found = [store.get_run(store.find_run(word)) for word in runs]
+    if len(found) < 2:
+        raise InvalidInput("two runs at least are needed", hint="mlcli runs compare latest latest~1")
+    rows = [row for row in comparison.compared(found) if not changed or not row["same"]]
+    comparison.write(found, rows, as_json=as_json)
+
+
+@app.command()
+def diff(
+    first: Annotated[str, typer.Argument(metavar="A", help="A run.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another run.")],
+    as_json: options.Json = False,
+) -> None:
+    """Show in what two runs differ: params, metrics, code, environment with its packages, tags."""
+    from mlcli.cli import comparison
+
+    with open_store(create=False) as store:
+        found = [store.get_run(store.find_run(word)) for word in (first, second)]
+    rows = comparison.differences(*found)
+    comparison.write(found, rows, as_json=as_json)
+    if not rows:
+        render.note("they differ in nothing that was recorded")
+    elif any(row["key"] == comparison.PATCH for row in rows):
+        render.note(f"`mlcli artifacts download RUN -a {comparison.PATCH}` gets the uncommitted changes of one")
+
+
+# --- tidying up ---------------------------------------------------------------------------------------------------
+
+
+@app.command("set-tag")
+def set_tag(
+    run: TheRun,
+    pairs: Annotated[List[str], typer.Argument(metavar="KEY VALUE | KEY=VALUE...", help="The tags.")],
+) -> None:
+    """Set tags: `mlcli runs set-tag RUN KEY VALUE`, or any number of KEY=VALUE."""
+    if len(pairs) == 2 and "=" not in pairs[0]:
+        tags = {pairs[0]: pairs[1]}
+    else:
+        wrong = [pair for pair in pairs if "=" not in pair]
+        if wrong:
+            raise InvalidInput(f"{wrong[0]!r} is not KEY=VALUE", hint="mlcli runs set-tag RUN KEY VALUE")
+        tags = dict(pair.split("=", 1) for pair in pairs)
+    from mlcli.entities import RunTag
+
+    with open_store(create=False) as store:
+        key = store.find_run(run)
+        store.log_batch(key, tags=[RunTag(name, value) for name, value in tags.items()])
+    render.success(f"{_short(key)}: set {', '.join(f'{name}={value}' for name, value in tags.items())}")
+
+
+@app.command("delete-tag")
+def delete_tag(
+    run: TheRun,
+    key: Annotated[str, typer.Argument(help="The tag.")],
+) -> None:
+    """Remove a tag from a run."""
+    with open_store(create=False) as store:
+        found = store.find_run(run)
+        store.delete_tag(found, key)
+    render.success(f"{_short(found)}: removed the tag {render.plain(key)}")
+
+
+@app.command()
+def note(
+    run: TheRun,
+    text: Annotated[
+        Optional[List[str]], typer.Argument(help="The note; `-` reads it from stdin.", show_default=False)
+    ] = None,
+) -> None:
+    """Write a note on a run, or print the one it has. The web pages of MLflow show it as the description."""
+    with open_store(create=False) as store:
+        key = store.find_run(run)
+        if not text:
+            found = store.get_run(key).data.tags.get(NOTE)
+            if found is None:
+                raise NotFound(f"run {key} has no note", hint=f'`mlcli runs note {_short(key)} "TEXT"` writes one')
+            render.emit(render.plain_lines(found) if render.on_terminal() else found)
+            return
+        store.set_tag(key, NOTE, sys.stdin.read() if text == ["-"] else " ".join(text))
+    render.success(f"{_short(key)}: note kept; `mlcli runs note {_short(key)}` prints it")
+
+
+@app.command()
+def delete(
+    runs: SomeRuns = None,
+    run_id: options.RunOption = None,
+) -> None:
+    """Delete runs; `restore` brings them back."""
+    with open_store(create=False) as store:
+        found = [store.find_run(word) for word in _words(runs, run_id)]
+        for key in found:
+            store.delete_run(key)
+    for key in found:
+        render.success(f"deleted run {_short(key)}; `mlcli runs restore {_short(key)}` brings it back")
+
+
+@app.command()
+def restore(
+    runs: SomeRuns = None,
+    run_id: options.RunOption = None,
+) -> None:
+    """Bring deleted runs back."""
+    with open_store(create=False) as store:
+        found = [store.find_run(word) for word in _words(runs, run_id)]
+        for key in found:
+            store.restore_run(key)
+    for key in found:
+        render.success(f"run {_short(key)} is back")
+
+
+def _words(runs: Sequence[str] | None, run_id: str | None) -> list[str]:
+    """The runs that are named, each once."""
+    words = [*(runs or ()), *([run_id] if run_id else ())]
+    if not words:
+        raise InvalidInput("no run is named", hint="give a run id or `latest`; `mlcli runs list` shows the ids")
+    return list(dict.fromkeys(words))
+
+
+def _short(run_id: str) -> str:
+    return run_id[:SHORT_ID]
