@@ -1,40 +1,516 @@
-"""The search language as SQL."""
+"""A search as SQL: one text for SQLite and PostgreSQL, bound :named parameters, and the cheapest way to a page of it.
+
+Each test of the filter becomes a predicate that is true or false, never NULL, so that NOT means what it says.
+
+A page of runs can be had in two ways. *In order*: walk an index that has the order asked for (newest runs, or the values
+of a metric, param or tag), test each run, stop when the page is full; cheap when many runs match. *From a condition*:
+take the runs that an index gives for one condition, test them, sort them; cheap when that condition is rare. No
+database knows beforehand which it is, for the statistics say how common values are on average, and one value in a
+hundred is not the average. So :meth:`Query.page` asks the indexes, up to a bound that grows until one way is good enough.
+"""
 
 from __future__ import annotations
 
-import base64
 import binascii
 import json
-from typing import Any, Dict, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
+from mlcli import filters
+from mlcli.entities import LifecycleStage, RunStatus, ViewType
 from mlcli.errors import InvalidInput
+from mlcli.filters import Comparison, FromNow, Group, Node, Not, OrderTerm
+
+# Runs a statement and gives its rows: Database.query.
+Fetch = Callable[[str, Mapping[str, Any]], Iterable[Sequence[Any]]]
+
+_BOUNDS = (250, 4000, 64_000)  # how far a condition's runs are counted, step by step
+_CONDITION_COST = 2  # a run taken from a condition costs about twice one met in order: it is looked up and sorted
+_UNCOUNTED = 4  # a condition that no index can count is taken to let one run of four pass
+_MOST_COUNTS = 32  # a filter of more conditions than this is not worth asking about
+_OPEN = ", ".join(f"'{status}'" for status in (RunStatus.RUNNING, RunStatus.SCHEDULED))
+_TAG_HEAD = 200  # characters of a tag that its index holds
+_CONTEXT = "mlflow.data.context"
 
 
-class Query(NamedTuple):
-    sql: str
-    params: Dict[str, Any]
+class Query:
+    """A search that is ready to run: ``sql`` is the whole answer in one statement, :meth:`page` a part of it, cheaply."""
+
+    __slots__ = ("_search", "params", "sql")
+
+    def __init__(self, sql: str, params: Dict[str, Any], search: Optional[_RunSearch] = None) -> None:
+        self.sql = sql
+        self.params = params
+        self._search = search
+
+    def page(self, fetch: Fetch, limit: int, offset: int = 0) -> List[int]:
+        """Give the keys of rows ``offset`` to ``offset + limit`` of the answer, in its order."""
+        statements = self._search.statements(fetch, limit + offset) if self._search else [self.sql]
+        found: List[int] = []
+        for statement in statements:
+            bounds = {"page_limit": limit - len(found), "page_offset": offset}
+            rows = fetch(f"{statement} LIMIT :page_limit OFFSET :page_offset", {**self.params, **bounds})
+            more = [row[0] for row in rows]
+            found += more
+            if len(found) == limit or statement is statements[-1]:
+                break
+            if more:
+                offset = 0
+            elif offset:
+                offset -= _count(fetch, statement, self.params)
+        return found
 
 
 def runs(
-    filter_string: str, order_by: Sequence[str], experiment_ids: Optional[Sequence[int]], view_type: str, now_ms: int
+    filter_string: Optional[str],
+    order_by: Optional[Sequence[str]],
+    experiment_ids: Optional[Sequence[int]],
+    view_type: str,
+    now_ms: int,
+    *,
+    root: str = "",
 ) -> Query:
-    where = {"ACTIVE_ONLY": "r.lifecycle_stage = 'active'", "DELETED_ONLY": "r.lifecycle_stage = 'deleted'"}.get(view_type, "1 = 1")
-    if experiment_ids is not None:
-        where += f" AND r.experiment IN ({', '.join(map(str, experiment_ids))})"
-    return Query(f"SELECT r.id FROM runs r WHERE {where} ORDER BY r.start_time DESC, r.run_id", {})
+    """Search runs (``SELECT r.id``) in the experiments, None for all; ``root`` is where artifacts lie by default."""
+    tree = filters.parse(filter_string, filters.RUNS)
+    order = filters.parse_order(order_by, filters.RUNS)
+    return _RunSearch(tree, order, experiment_ids, _stage(view_type), now_ms, root).query()
 
 
-def experiments(filter_string: str, order_by: Sequence[str], view_type: str, now_ms: int) -> Query:
-    where = {"ACTIVE_ONLY": "e.lifecycle_stage = 'active'", "DELETED_ONLY": "e.lifecycle_stage = 'deleted'"}.get(view_type, "1 = 1")
-    return Query(f"SELECT e.id FROM experiments e WHERE {where} ORDER BY e.creation_time DESC, e.id", {})
+def experiments(filter_string: Optional[str], order_by: Optional[Sequence[str]], view_type: str, now_ms: int) -> Query:
+    """Search experiments (``SELECT r.id``)."""
+    tree = filters.parse(filter_string, filters.EXPERIMENTS)
+    order = filters.parse_order(order_by, filters.EXPERIMENTS)
+    text = _Text(_EXPERIMENTS, now_ms)
+    where = [text.predicate(node) for node in _conjuncts(tree)]
+    stage = _stage(view_type)
+    if stage:
+        where.append(f"r.lifecycle_stage = {text.bind(stage)}")
+    return Query(text.select("experiments r", where, order), text.params)
 
 
 def encode_token(offset: int) -> str:
-    return base64.b64encode(json.dumps({"offset": offset}).encode()).decode()
+    """The token of the page that begins at ``offset``, as MLflow writes it."""
+    return binascii.b2a_base64(json.dumps({"offset": offset}).encode(), newline=False).decode()
 
 
-def decode_token(token: str) -> int:
+def decode_token(token: Optional[str]) -> int:
+    """Read the offset out of a page token; no token is the first page."""
+    if not token:
+        return 0
     try:
-        return int(json.loads(base64.b64decode(token))["offset"])
-    except (ValueError, KeyError, TypeError, binascii.Error):
-        raise InvalidInput(f"{token!r} is not a page token") from None
+        content = json.loads(binascii.a2b_base64(token.encode("ascii")))
+    except (ValueError, AttributeError, RecursionError):
+        content = None
+    offset = content.get("offset") if isinstance(content, dict) else None
+    if type(offset) is not int or not 0 < offset < 2**62:
+        raise InvalidInput(
+            f"{str(token)[:80]!r} is not a page token", hint="give the token of the page before as it came"
+        )
+    return offset
+
+
+def _stage(view_type: str) -> str:
+    stages = {
+        ViewType.ACTIVE_ONLY: LifecycleStage.ACTIVE,
+        ViewType.DELETED_ONLY: LifecycleStage.DELETED,
+        ViewType.ALL: "",
+    }
+    if view_type not in stages:
+        raise InvalidInput(f"{view_type!r} is no view", hint="one of " + ", ".join(stages))
+    return stages[view_type]
+
+
+def _count(fetch: Fetch, select: str, params: Mapping[str, Any], bound: int = 0) -> int:
+    limit = f" LIMIT {bound}" if bound else ""
+    return int(next(iter(fetch(f"SELECT count(*) FROM ({select}{limit}) AS counted", params)))[0])
+
+
+def _conjuncts(tree: Optional[Node]) -> List[Node]:
+    """The parts of a filter that all must hold."""
+    if tree is None:
+        return []
+    if isinstance(tree, Group) and tree.operator == "AND":
+        return [part for term in tree.terms for part in _conjuncts(term)]
+    return [tree]
+
+
+# --- tests and orders as text ----------------------------------------------------------------------------------------
+
+
+class _Kind(NamedTuple):
+    """How records of a kind lie in tables; ``{r}`` stands for the alias of the record's own table."""
+
+    owner: str  # the column by which params, tags ... name their record
+    tables: Mapping[str, str]  # entity -> table
+    columns: Mapping[str, str]  # attribute -> expression
+    nullable: FrozenSet[str]
+    last_order: Tuple[Tuple[str, str], ...]  # attribute, order: what decides between equals
+
+
+_RUNS = _Kind(
+    owner="run",
+    tables={"metric": "series", "param": "params", "tag": "tags"},
+    columns={
+        "run_id": "{r}.run_id",
+        "run_name": "{r}.name",
+        "user_id": "{r}.user_id",
+        "status": "{r}.status",
+        "start_time": "{r}.start_time",
+        "end_time": "{r}.end_time",
+        "duration": "({r}.end_time - {r}.start_time)",
+        "experiment_id": "{r}.experiment",
+        "experiment_name": "(SELECT e.name FROM experiments e WHERE e.id = {r}.experiment)",
+        "artifact_uri": (
+            "(SELECT rtrim(COALESCE(e.artifact_location, CAST(:root AS TEXT) || '/' || CAST(e.id AS TEXT)), '/')"
+            " || '/' || {r}.run_id || '/artifacts' FROM experiments e WHERE e.id = {r}.experiment)"
+        ),
+    },
+    nullable=frozenset(("end_time", "duration")),
+    last_order=(("start_time", "r.start_time DESC"), ("run_id", "r.run_id")),
+)
+
+_EXPERIMENTS = _Kind(
+    owner="experiment",
+    tables={"tag": "experiment_tags"},
+    columns={
+        "name": "{r}.name",
+        "experiment_id": "{r}.id",
+        "creation_time": "{r}.creation_time",
+        "last_update_time": "{r}.last_update_time",
+    },
+    nullable=frozenset(),
+    last_order=(("creation_time", "r.creation_time DESC"), ("experiment_id", "r.id")),
+)
+
+
+class _Text:
+    """Writes the pieces of statements over one kind of record and gathers the values bound in them."""
+
+    def __init__(self, kind: _Kind, now_ms: int) -> None:
+        self.kind = kind
+        self.now_ms = now_ms
+        self.params: Dict[str, Any] = {}
+
+    def bind(self, value: object) -> str:
+        name = f"p{len(self.params)}"
+        self.params[name] = self.now_ms + value.milliseconds if isinstance(value, FromNow) else value
+        return f":{name}"
+
+    def bind_all(self, values: Iterable[object]) -> str:
+        return ", ".join(self.bind(value) for value in values)
+
+    # Filters
+
+    def predicate(self, node: Node) -> str:
+        """A test of the record ``r``."""
+        if isinstance(node, Group):
+            return "(" + f" {node.operator} ".join(self.predicate(term) for term in node.terms) + ")"
+        if isinstance(node, Not):
+            return f"NOT ({self.predicate(node.term)})"
+        if node.entity == "attribute":
+            return self.attribute(node, "r")
+        source, owner, where = self.rows(node)
+        negation = "NOT " if node.operator == "IS NULL" else ""
+        return f"{negation}EXISTS (SELECT 1 FROM {source} WHERE {' AND '.join([f'{owner} = r.id', *where])})"
+
+    def attribute(self, test: Comparison, alias: str) -> str:
+        column = self.kind.columns[test.key].format(r=alias)
+        if test.operator.startswith("IS "):
+            return f"{column} {test.operator}"
+        tested = self.tested(column, test)
+        return f"({column} IS NOT NULL AND {tested})" if test.key in self.kind.nullable else tested
+
+    def rows(self, test: Comparison, *, indexed: bool = False) -> Tuple[str, str, List[str]]:
+        """The rows that pass a test: their tables, the column of their record, the conditions.
+
+        ``indexed`` adds what lets an index over all records find them.
+        """
+        if test.entity == "dataset" and test.key != "context":
+            return "inputs i JOIN datasets x ON x.id = i.dataset", "i.run", self.value_tests(test, "x", test.key)
+        if test.entity == "dataset":
+            return "input_tags x", "x.run", [f"x.key = '{_CONTEXT}'", *self.value_tests(test, "x")]
+        where = [f"x.key = {self.bind(test.key)}", *self.value_tests(test, "x")]
+        if indexed and test.entity == "tag" and test.operator in ("=", "IN"):
+            values = test.value if isinstance(test.value, tuple) else (test.value,)
+            heads = self.bind_all(str(value)[:_TAG_HEAD] for value in values)
+            where.insert(1, f"substr(x.value, 1, {_TAG_HEAD}) IN ({heads})")
+        return f"{self.kind.tables[test.entity]} x", f"x.{self.kind.owner}", where
+
+    def value_tests(self, test: Comparison, alias: str, column: str = "value") -> List[str]:
+        """What a row, known to be there, has to pass."""
+        if test.operator in ("IS NULL", "IS NOT NULL"):
+            return []
+        if test.positive_operator == "IS NAN":
+            return [f"{alias}.is_nan = {int(not test.is_negative)}"]
+        if test.entity == "metric":
+            tested = f"{alias}.is_nan = 0 AND {self.compared(f'{alias}.value', test)}"
+            return [f"NOT ({tested})" if test.is_negative else tested]
+        first = test.value[0] if isinstance(test.value, tuple) else test.value
+        if test.entity == "param" and not isinstance(first, str):
+            tested = self.tested(f"{alias}.number", test)
+            return [f"({alias}.number IS NULL OR {tested})" if test.is_negative else tested]
+        return [self.tested(f"{alias}.{column}", test)]
+
+    def tested(self, column: str, test: Comparison) -> str:
+        compared = self.compared(column, test)
+        return f"NOT ({compared})" if test.is_negative else compared
+
+    def compared(self, column: str, test: Comparison) -> str:
+        operator = test.positive_operator
+        values = test.value if isinstance(test.value, tuple) and not isinstance(test.value, FromNow) else (test.value,)
+        if test.entity == "attribute" and test.key == "experiment_id":
+            bound = [self.bind(_experiment_key(value)) for value in values]
+        else:
+            bound = [self.bind(value) for value in values]
+        if operator == "IN":
+            return f"{column} IN ({', '.join(bound)})"
+        if operator == "BETWEEN":
+            return f"{column} BETWEEN {bound[0]} AND {bound[1]}"
+        if operator == "LIKE":
+            return f"{column} LIKE {bound[0]} ESCAPE '\\'"
+        if operator == "ILIKE":
+            return f"ulower({column}) LIKE ulower({bound[0]}) ESCAPE '\\'"
+        return f"{column} {operator} {bound[0]}"
+
+    # Orders
+
+    def select(self, source: str, where: Sequence[str], order: Sequence[OrderTerm], *, first: str = "") -> str:
+        """A statement over ``source``, which has the record as ``r``; ``first`` orders before the terms do."""
+        joins, columns = [], [first] if first else []
+        for place, term in enumerate(order):
+            join, column = self.ordered(term, f"o{place}")
+            joins.append(join)
+            columns.append(column)
+        named = {term.key for term in order if term.entity == "attribute"}
+        columns += [column for key, column in self.kind.last_order if key not in named]
+        return (
+            f"SELECT r.id FROM {source}{''.join(joins)}"
+            f" WHERE {' AND '.join(where) or '1 = 1'} ORDER BY {', '.join(columns)}"
+        )
+
+    def ordered(self, term: OrderTerm, alias: str) -> Tuple[str, str]:
+        """The join that brings an order's values, and the order: missing last, NaN before missing."""
+        direction = "DESC" if term.descending else "ASC"
+        if term.entity == "attribute":
+            last = " NULLS LAST" if term.key in self.kind.nullable else ""
+            return "", f"{self.kind.columns[term.key].format(r='r')} {direction}{last}"
+        join = (
+            f" LEFT JOIN {self.kind.tables[term.entity]} {alias}"
+            f" ON {alias}.{self.kind.owner} = r.id AND {alias}.key = {self.bind(term.key)}"
+        )
+        nan = f"{alias}.is_nan NULLS LAST, " if term.entity == "metric" else ""
+        return join, f"{nan}{alias}.value {direction} NULLS LAST"
+
+
+def _experiment_key(value: object) -> int:
+    """The integer key of an experiment's id; -1, which none has, for what cannot be one."""
+    text = str(value)
+    return int(text) if text.isdigit() and len(text) < 19 and str(int(text)) == text else -1
+
+
+# --- the cheapest way to a page of runs ------------------------------------------------------------------------------
+
+
+class _Sources(NamedTuple):
+    operator: str  # AND: any part will do | OR: all parts together
+    parts: List[_Source]
+
+
+_Source = Union[str, _Sources]
+
+
+class _Condition(NamedTuple):
+    """A part of the search that runs may be taken from; ``in_walk``: the index walked in order sees to it anyway."""
+
+    source: _Source
+    in_walk: bool
+
+
+class _RunSearch:
+    def __init__(
+        self,
+        tree: Optional[Node],
+        order: Sequence[OrderTerm],
+        experiments: Optional[Sequence[int]],
+        stage: str,
+        now_ms: int,
+        root: str,
+    ) -> None:
+        self.text = _Text(_RUNS, now_ms)
+        self.text.params["root"] = root
+        self.conjuncts = _conjuncts(tree)
+        self.order = order
+        self.experiments = experiments
+        self.stage = stage
+
+    def query(self) -> Query:
+        where = self.scope("r") + self.tests(self.conjuncts)
+        return Query(self.text.select("runs r", where, self.order), self.text.params, self)
+
+    def statements(self, fetch: Fetch, needed: int) -> List[str]:
+        """The statements that give the runs in order when read one after another, chosen for ``needed`` runs."""
+        walk = self.walk()
+        conditions = self.conditions()
+        if not conditions or (walk and all(condition.in_walk for condition in conditions)):
+            return walk or [self.whole()]
+        total = next(iter(fetch("SELECT COALESCE(max(id), 0) FROM runs", {})))[0]
+        for bound in _BOUNDS:
+            sizes = [_size(fetch, condition.source, self.text.params, bound) for condition in conditions]
+            size, selects = min(sizes, key=lambda pair: pair[0])
+            met = (
+                self.met_in_walk(needed, total, conditions, [min(each, bound) for each, _ in sizes]) if walk else total
+            )
+            if size < bound:
+                return [self.from_condition(selects)] if size * _CONDITION_COST < met else walk or [self.whole()]
+            if met <= bound * _CONDITION_COST:
+                break
+        return walk or [self.whole()]
+
+    def met_in_walk(self, needed: int, total: int, conditions: Sequence[_Condition], sizes: Sequence[int]) -> int:
+        """How many runs a walk is likely to meet until it has ``needed`` that pass."""
+        met = needed
+        for condition, size in zip(conditions, sizes):
+            met = met if condition.in_walk else met * max(1, total // max(1, size))
+        if len(conditions) < len(self.conjuncts):
+            met *= _UNCOUNTED
+        return min(met, total)
+
+    # Scope and tests
+
+    def scope(self, alias: str, *, walking: bool = False) -> List[str]:
+        where = []
+        if self.stage:
+            where.append(f"{alias}.lifecycle_stage = {self.text.bind(self.stage)}")
+        if self.experiments is not None and len(self.experiments) == 1:
+            where.append(f"{alias}.experiment = {self.text.bind(self.experiments[0])}")
+        elif self.experiments:
+            # The plus keeps the index of each experiment's runs out of it: it has the order of no two of them.
+            plus = "+" if walking else ""
+            where.append(f"{plus}{alias}.experiment IN ({self.text.bind_all(self.experiments)})")
+        elif self.experiments is not None:
+            where.append("1 = 0")
+        return where
+
+    def tests(self, nodes: Iterable[Node]) -> List[str]:
+        return [self.text.predicate(node) for node in nodes]
+
+    # One way: everything
+
+    def whole(self) -> str:
+        return self.text.select("runs r", self.scope("r") + self.tests(self.conjuncts), self.order)
+
+    # Another: along an index that has the order
+
+    def walk(self) -> List[str]:
+        """Statements that meet the runs in order; empty if no index has the order."""
+        first = self.order[0] if self.order else OrderTerm("attribute", "start_time", descending=True)
+        if first.entity == "attribute":
+            if first.key != "start_time" or not self.stage:
+                return []
+            where = self.scope("r", walking=True) + self.tests(self.conjuncts)
+            return [self.text.select("runs r", where, self.order)]
+        own = [
+            node
+            for node in self.conjuncts
+            if isinstance(node, Comparison) and (node.entity, node.key) == (first.entity, first.key)
+        ]
+        rest = [node for node in self.conjuncts if node not in own]
+        wants_none = [test.operator == "IS NULL" for test in own]
+        statements = []
+        if not any(wants_none):
+            statements += [self.walk_values(first, own, rest, nan) for nan in _nan_phases(first, own)]
+        if all(wants_none):
+            has_none = Comparison(first.entity, first.key, "IS NULL", None, 0)
+            where = self.scope("r", walking=True) + self.tests([has_none, *rest])
+            statements.append(self.text.select("runs r", where, self.order[1:]))
+        return statements
+
+    def walk_values(self, term: OrderTerm, own: Sequence[Comparison], rest: Sequence[Node], nan: Optional[int]) -> str:
+        """Walk the runs that have a metric, param or tag, in the order of its values."""
+        where = [f"v.key = {self.text.bind(term.key)}"]
+        if nan is not None:
+            where.append(f"v.is_nan = {nan}")
+        for test in own:
+            where += self.text.value_tests(test, "v")
+        where += ["r.id = v.run", *self.scope("r", walking=True), *self.tests(rest)]
+        direction = "DESC" if term.descending else "ASC"
+        head = f"substr(v.value, 1, {_TAG_HEAD}) {direction}, " if term.entity == "tag" else ""
+        source = f"{_RUNS.tables[term.entity]} v CROSS JOIN runs r"
+        return self.text.select(source, where, self.order[1:], first=f"{head}v.value {direction}")
+
+    # A third: from the runs that an index gives for a condition
+
+    def from_condition(self, selects: Sequence[str]) -> str:
+        where = ["r.id = c.run", *self.scope("r"), *self.tests(self.conjuncts)]
+        return self.text.select(f"({' UNION '.join(selects)}) c CROSS JOIN runs r", where, self.order)
+
+    def conditions(self) -> List[_Condition]:
+        first = self.order[0] if self.order else OrderTerm("attribute", "start_time", descending=True)
+        found = []
+        for node in self.conjuncts:
+            source = self.source(node)
+            if source is not None and _leaves(source) <= _MOST_COUNTS:
+                in_walk = isinstance(node, Comparison) and (node.entity, node.key) == (first.entity, first.key)
+                found.append(_Condition(source, in_walk))
+        if self.experiments is not None:
+            source = f"SELECT x.id AS run FROM runs x WHERE {' AND '.join(self.scope('x'))}"
+            found.append(_Condition(source, in_walk=first.entity == "attribute" and len(self.experiments) == 1))
+        return found
+
+    def source(self, node: Node) -> Optional[_Source]:
+        """Statements over indexes that give all runs which can pass ``node``, and perhaps more; None without an index."""
+        if isinstance(node, Not):
+            return None
+        if isinstance(node, Comparison):
+            return self.select_of(node)
+        parts = [self.source(term) for term in node.terms]
+        known = [part for part in parts if part is not None]
+        complete = len(known) == len(parts)
+        return _Sources(node.operator, known) if known and (complete or node.operator == "AND") else None
+
+    def select_of(self, test: Comparison) -> Optional[str]:
+        if test.is_negative or test.operator in ("IS NULL", "LIKE", "ILIKE"):
+            return None
+        if test.entity != "attribute":
+            source, owner, where = self.text.rows(test, indexed=True)
+            distinct = "DISTINCT " if test.entity == "dataset" else ""
+            return f"SELECT {distinct}{owner} AS run FROM {source} WHERE {' AND '.join(where)}"
+        if test.operator not in ("=", "IN") and test.key != "start_time":
+            return None
+        if test.key in ("run_id", "experiment_id"):
+            return f"SELECT x.id AS run FROM runs x WHERE {self.text.attribute(test, 'x')}"
+        if test.key == "experiment_name":
+            named = self.text.compared("e.name", test)
+            return (
+                f"SELECT x.id AS run FROM runs x WHERE x.experiment IN (SELECT e.id FROM experiments e WHERE {named})"
+            )
+        if test.key == "start_time" and self.stage:
+            stage = f"x.lifecycle_stage = {self.text.bind(self.stage)}"
+            return f"SELECT x.id AS run FROM runs x WHERE {stage} AND {self.text.attribute(test, 'x')}"
+        values = test.value if isinstance(test.value, tuple) else (test.value,)
+        if test.key == "status" and RunStatus.ENDED.isdisjoint(map(str, values)):
+            # The index of open runs is found by its own words only.
+            return f"SELECT x.id AS run FROM runs x WHERE x.status IN ({_OPEN}) AND {self.text.attribute(test, 'x')}"
+        return None
+
+
+def _nan_phases(term: OrderTerm, own: Sequence[Comparison]) -> Tuple[Optional[int], ...]:
+    """Which parts of a metric's index to walk: the values, then NaN where the filter lets it through."""
+    if term.entity != "metric":
+        return (None,)
+    if any(not test.is_negative and test.operator not in ("IS NAN", "IS NOT NULL") for test in own):
+        return (0,)
+    return (0, 1)
+
+
+def _leaves(source: _Source) -> int:
+    return 1 if isinstance(source, str) else sum(_leaves(part) for part in source.parts)
+
+
+def _size(fetch: Fetch, source: _Source, params: Mapping[str, Any], bound: int) -> Tuple[int, List[str]]:
+    """How many runs a source gives, each statement counted up to ``bound``, and the statements to take them from."""
+    if isinstance(source, str):
+        return _count(fetch, source, params, bound), [source]
+    sizes = [_size(fetch, part, params, bound) for part in source.parts]
+    if source.operator == "AND":
+        return min(sizes, key=lambda pair: pair[0])
+    return sum(size for size, _ in sizes), [select for _, selects in sizes for select in selects]
