@@ -1,0 +1,661 @@
+"""The active run of each thread and the calls that log to it: MLflow's fluent API.
+
+A log call appends one line to the journal of this process and returns; nothing here opens the database unless an answer
+is needed from it. Whether a run of ``mlcli run`` is continued decides who ends it:
+
+    started here                     ended here: end_run, the end of ``with``, or the exit of the program
+    continued from ``mlcli run``     ended by mlcli when the program is gone; a status set on purpose is written
+    resumed by its id                as started here
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from threading import local
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Type, Union
+
+from mlcli import config, content, context, journal, rules
+from mlcli.entities import Experiment, LifecycleStage, Run, RunInfo, RunStatus, ViewType
+from mlcli.errors import InvalidInput, InvalidState, MlcliError, NotFound
+from mlcli.live import LiveRun, attach, check_stage
+from mlcli.store import open_store, store_root
+
+if TYPE_CHECKING:
+    from mlcli.entities import Page
+
+DEFAULT_EXPERIMENT = "0"
+_TRACKING_VARIABLE = "MLCLI_TRACKING_URI"
+_EXPERIMENT_VARIABLE = "MLCLI_EXPERIMENT_ID"
+
+
+class _Thread(local):
+    """What is active in this thread."""
+
+    run: Optional[ActiveRun] = None
+    stack: Tuple[ActiveRun, ...] = ()
+
+
+class _Place(NamedTuple):
+    """An experiment of a store, and the folder that its runs' artifacts lie in."""
+
+    experiment_id: str
+    location: str
+
+
+class _Chosen(NamedTuple):
+    """What set_experiment chose."""
+
+    root: str
+    experiment: Experiment
+
+
+_thread = _Thread()
+_open_runs: Dict[str, ActiveRun] = {}  # to be closed when this process exits
+_places: Dict[Tuple[str, str, str], _Place] = {}
+_chosen: Optional[_Chosen] = None
+_last_run: Optional[Tuple[str, str]] = None
+_crash: Optional[str] = None
+_hooked = False
+
+
+class RunOperations:
+    """What a call with ``synchronous=False`` returns. The call is complete already; there is nothing to wait for."""
+
+    def wait(self) -> None:
+        pass
+
+
+class ActiveRun(LiveRun):
+    """The run that a thread logs to; as a context manager it ends the run: FINISHED, or FAILED after an exception."""
+
+    def end(self, status: str, *, on_purpose: bool = True) -> None:
+        _open_runs.pop(self.run_id, None)
+        super().end(status, on_purpose=on_purpose)
+
+    def __enter__(self) -> ActiveRun:
+        return self
+
+    def __exit__(
+        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        _leave(self, _status_after(kind, error))
+
+
+# -- the store and the experiment
+
+
+def set_tracking_uri(uri: Union[str, os.PathLike[str]]) -> None:
+    """Choose the store: a folder. Programs started from here use it too."""
+    text = os.fspath(uri)
+    if _inside_mlcli_run():
+        _note(f"set_tracking_uri({text!r}) has no effect inside `mlcli run`, which keeps the run in its own store")
+        return
+    os.environ[_TRACKING_VARIABLE] = store_root(text) if text else ""
+
+
+def get_tracking_uri() -> str:
+    """The folder of the store in use."""
+    return _root()
+
+
+def is_tracking_uri_set() -> bool:
+    return config.tracking_uri().source.startswith(("MLCLI_", "MLFLOW_"))
+
+
+def set_experiment(experiment_name: Optional[str] = None, experiment_id: Optional[str] = None) -> Experiment:
+    """Choose the experiment of the runs that follow, by name (created if missing) or by id."""
+    global _chosen  # noqa: PLW0603 - the choice is the program's, not a thread's
+    if (experiment_name is None) == (experiment_id is None):
+        raise InvalidInput("give a name or an experiment_id, one of them")
+    root = _root()
+    with open_store(root) as store:
+        if experiment_name is not None:
+            found = store.ensure_experiment(experiment_name)
+        else:
+            found = _active(store.get_experiment(str(experiment_id)))
+    _chosen = _Chosen(root, found)
+    _places[root, "id", found.experiment_id] = _Place(found.experiment_id, found.artifact_location)
+    waiting = _inside_mlcli_run() and config.setting("run_id").value
+    if waiting and config.setting("experiment_id").value not in (None, found.experiment_id):
+        _note(
+            f"`mlcli run` made this run in experiment {config.setting('experiment_id').value}; it stays there,"
+            f" set_experiment({found.name!r}) is for runs that the program starts itself"
+        )
+    elif not _inside_mlcli_run():
+        os.environ[_EXPERIMENT_VARIABLE] = found.experiment_id
+    return found
+
+
+def create_experiment(
+    name: str, artifact_location: Optional[str] = None, tags: Optional[Mapping[str, Any]] = None
+) -> str:
+    """Create an experiment and return its id."""
+    with open_store() as store:
+        return store.create_experiment(name, artifact_location, tags)
+
+
+def get_experiment(experiment_id: str) -> Experiment:
+    with open_store(create=False) as store:
+        return store.get_experiment(experiment_id)
+
+
+def get_experiment_by_name(name: str) -> Optional[Experiment]:
+    """The active experiment of that name, or None."""
+    with open_store(create=False) as store:
+        return store.find_experiment(name)
+
+
+def search_experiments(
+    view_type: str = ViewType.ACTIVE_ONLY,
+    max_results: Optional[int] = None,
+    filter_string: Optional[str] = None,
+    order_by: Optional[Sequence[str]] = None,
+) -> List[Experiment]:
+    """Find experiments; by default all that are active, the newest first."""
+    with open_store(create=False) as store:
+        return _all_pages(
+            lambda size, token: store.search_experiments(filter_string or "", order_by or (), view_type, size, token),
+            max_results,
+        )
+
+
+def delete_experiment(experiment_id: str) -> None:
+    with open_store() as store:
+        store.delete_experiment(experiment_id)
+
+
+def set_experiment_tag(key: str, value: Any) -> None:
+    """Set a tag of the active experiment."""
+    set_experiment_tags({key: value})
+
+
+def set_experiment_tags(tags: Mapping[str, Any]) -> None:
+    """Set tags of the active experiment."""
+    experiment_id = _place(_root()).experiment_id
+    with open_store() as store:
+        for key, value in tags.items():
+            store.set_experiment_tag(experiment_id, key, value)
+
+
+# -- the life of a run
+
+
+def start_run(
+    run_id: Optional[str] = None,
+    experiment_id: Optional[str] = None,
+    run_name: Optional[str] = None,
+    nested: bool = False,
+    parent_run_id: Optional[str] = None,
+    tags: Optional[Mapping[str, Any]] = None,
+    description: Optional[str] = None,
+    log_system_metrics: Optional[bool] = None,  # noqa: ARG001 - MLflow's signature; there are none to log here
+) -> ActiveRun:
+    """Start a run, or go on with the run ``run_id``; use it as ``with mlcli.start_run():``.
+
+    Inside ``mlcli run`` the first call goes on with the run that mlcli made; the next ones start new runs.
+    """
+    if _thread.run is not None and not nested:
+        raise InvalidState(
+            f"run {_thread.run.run_id} is active already",
+            hint="end it with mlcli.end_run(), or start a child of it with start_run(nested=True)",
+        )
+    parent = _parent(parent_run_id)
+    given: Dict[str, Any] = dict(tags or {})
+    if description is not None:
+        if given.get(context.NOTE, description) != description:
+            raise InvalidInput(f"the description is given twice: as description and as the tag {context.NOTE}")
+        given[context.NOTE] = description
+    if run_name and given.get(context.RUN_NAME, run_name) != run_name:
+        raise InvalidInput(f"the run is named {run_name!r} and, by its tag, {given[context.RUN_NAME]!r}")
+    if parent:
+        given[context.PARENT_RUN] = parent
+    root, waiting = _run_of_the_environment()
+    if run_id is None and waiting is not None:
+        run = _go_on(root, waiting, experiment_id)
+    elif run_id is not None:
+        run = _go_on(root if run_id == waiting else _root(), rules.run_id(run_id), experiment_id)
+    else:
+        run = _start(_root(), experiment_id, run_name, given)
+        run_name, given = None, {}
+    if waiting == run.run_id:
+        _take_run_of_the_environment()
+    if run_name:
+        given[context.RUN_NAME] = run_name
+    run.set_tags(given)
+    _enter(run)
+    return run
+
+
+def end_run(status: str = RunStatus.FINISHED) -> None:
+    """End the active run, if there is one."""
+    if status not in RunStatus.ALL:
+        raise InvalidInput(f"{status!r} is not a run status", hint="one of " + ", ".join(RunStatus.ALL))
+    if _thread.run is not None:
+        _leave(_thread.run, status)
+
+
+def active_run() -> Optional[ActiveRun]:
+    """The run that this thread logs to, or None."""
+    return _thread.run
+
+
+def last_active_run() -> Optional[Run]:
+    """The run that is active or was last, as it stands in the store now."""
+    if _thread.run is None and _last_run is None:
+        return None
+    root, run_id = (_thread.run.root, _thread.run.run_id) if _thread.run else _last_run or ("", "")
+    with open_store(root) as store:
+        return store.get_run(run_id)
+
+
+def get_run(run_id: str) -> Run:
+    with open_store(create=False) as store:
+        return store.get_run(run_id)
+
+
+def get_parent_run(run_id: str) -> Optional[Run]:
+    """The run that the tag ``mlflow.parentRunId`` of a run names, or None."""
+    with open_store(create=False) as store:
+        parent = store.get_run(run_id).data.tags.get(context.PARENT_RUN)
+        return store.get_run(parent) if parent else None
+
+
+def delete_run(run_id: str) -> None:
+    with open_store() as store:
+        store.delete_run(run_id)
+
+
+def run_to_log(run_id: Optional[str] = None) -> LiveRun:
+    """The active run, started if there is none; or the run ``run_id``, which must exist and not be deleted."""
+    active = _thread.run
+    if run_id is None:
+        return active or start_run()
+    return active if active is not None and active.run_id == run_id else attach(_root(), run_id)
+
+
+# -- logging
+
+
+def log_metric(
+    key: str,
+    value: Any,
+    step: Optional[int] = None,
+    synchronous: Optional[bool] = None,
+    timestamp: Optional[int] = None,
+    run_id: Optional[str] = None,
+    model_id: Optional[str] = None,  # noqa: ARG001 - MLflow's signature; there are no logged models here yet
+    dataset: Any = None,  # noqa: ARG001 - the same
+) -> Optional[RunOperations]:
+    """Log one point of a metric; ``step`` is 0 unless given, ``timestamp`` (ms) now."""
+    run: Optional[LiveRun] = _thread.run
+    if run is None or run_id is not None:
+        run = run_to_log(run_id)
+    if timestamp is not None:
+        timestamp = rules.timestamp(timestamp)
+    run.journal.metric(run.run_id, key, value, 0 if step is None else rules.int64(step, "a step"), timestamp)
+    return None if synchronous is None else _done(synchronous)
+
+
+def log_metrics(
+    metrics: Mapping[str, Any],
+    step: Optional[int] = None,
+    synchronous: Optional[bool] = None,
+    run_id: Optional[str] = None,
+    timestamp: Optional[int] = None,
+    model_id: Optional[str] = None,  # noqa: ARG001 - see log_metric
+    dataset: Any = None,  # noqa: ARG001 - see log_metric
+) -> Optional[RunOperations]:
+    """Log several metrics of one step: all of them or, if one is no number, none."""
+    run_to_log(run_id).log_metrics(metrics, step, timestamp)
+    return _done(synchronous)
+
+
+def log_param(key: str, value: Any, synchronous: Optional[bool] = None) -> Any:
+    """Log a param, written once; any value is kept as its text. Returns the value."""
+    run_to_log().log_params({key: value})
+    return value if synchronous is not False else RunOperations()
+
+
+def log_params(
+    params: Mapping[str, Any], synchronous: Optional[bool] = None, run_id: Optional[str] = None
+) -> Optional[RunOperations]:
+    """Log several params: all of them or, if one is not acceptable, none."""
+    run_to_log(run_id).log_params(params)
+    return _done(synchronous)
+
+
+def set_tag(key: str, value: Any, synchronous: Optional[bool] = None) -> Optional[RunOperations]:
+    run_to_log().set_tags({key: value})
+    return _done(synchronous)
+
+
+def set_tags(tags: Mapping[str, Any], synchronous: Optional[bool] = None) -> Optional[RunOperations]:
+    run_to_log().set_tags(tags)
+    return _done(synchronous)
+
+
+def delete_tag(key: str) -> None:
+    """Delete a tag of the active run; NotFound when it has none of that name."""
+    run_to_log().delete_tag(key)
+
+
+def flush_async_logging() -> None:
+    """Nothing waits: each call has been written when it returns."""
+
+
+def log_input(dataset: Any, context: Optional[str] = None, tags: Optional[Mapping[str, str]] = None) -> None:
+    """Note a dataset the run read: an `entities.Dataset`, or any object with MLflow's ``to_dict``."""
+    noted = dict(tags or {})
+    if context is not None:
+        noted["mlflow.data.context"] = context
+    run_to_log().log_input(content.dataset(dataset), noted)
+
+
+def log_inputs(
+    datasets: Sequence[Any],
+    contexts: Optional[Sequence[Optional[str]]] = None,
+    tags_list: Optional[Sequence[Optional[Mapping[str, str]]]] = None,
+) -> None:
+    """Note several datasets."""
+    for index, dataset in enumerate(datasets):
+        log_input(dataset, contexts[index] if contexts else None, tags_list[index] if tags_list else None)
+
+
+# -- artifacts
+
+
+def log_artifact(
+    local_path: Union[str, os.PathLike[str]], artifact_path: Optional[str] = None, run_id: Optional[str] = None
+) -> None:
+    """Copy a file (or a folder) into the run's artifacts, below ``artifact_path``."""
+    run_to_log(run_id).artifacts.put(os.fspath(local_path), artifact_path or "")
+
+
+def log_artifacts(
+    local_dir: Union[str, os.PathLike[str]], artifact_path: Optional[str] = None, run_id: Optional[str] = None
+) -> None:
+    """Copy what is in a folder into the run's artifacts, below ``artifact_path``."""
+    run_to_log(run_id).artifacts.put_tree(os.fspath(local_dir), artifact_path or "")
+
+
+def log_text(text: str, artifact_file: str, run_id: Optional[str] = None) -> None:
+    """Write ``text`` as an artifact, in UTF-8."""
+    run_to_log(run_id).log_text(text, artifact_file)
+
+
+def log_dict(dictionary: Any, artifact_file: str, run_id: Optional[str] = None) -> None:
+    """Write a dictionary or list as YAML where the name ends so (.yaml, .yml), else as JSON."""
+    run_to_log(run_id).log_dict(dictionary, artifact_file)
+
+
+def log_figure(figure: Any, artifact_file: str, *, save_kwargs: Optional[Mapping[str, Any]] = None) -> None:
+    """Save a matplotlib or plotly figure in the format that the name ends with."""
+    run_to_log().log_figure(figure, artifact_file, save_kwargs)
+
+
+def log_image(
+    image: Any,
+    artifact_file: Optional[str] = None,
+    key: Optional[str] = None,
+    step: Optional[int] = None,
+    timestamp: Optional[int] = None,
+    synchronous: Optional[bool] = None,
+) -> Optional[RunOperations]:
+    """Save an image (Pillow's, or an array) under a name, or under a ``key`` as one of a series of steps."""
+    if (artifact_file is None) == (key is None):
+        raise InvalidInput("give artifact_file or key, one of them")
+    if key is not None:
+        name = rules.key(key, "image").replace("/", "#")
+        time = journal.now() if timestamp is None else rules.timestamp(timestamp)
+        number = rules.int64(step or 0, "a step")
+        artifact_file = f"images/{name}+step+{number}+timestamp+{time}+{os.urandom(8).hex()}.png"
+    run_to_log().log_image(image, artifact_file or "")
+    return _done(synchronous)
+
+
+def log_table(data: Any, artifact_file: str, run_id: Optional[str] = None) -> None:
+    """Append rows (a DataFrame, or a dictionary of columns) to a JSON table."""
+    run_to_log(run_id).log_table(data, artifact_file)
+
+
+def load_table(artifact_file: str, run_ids: Optional[Sequence[str]] = None) -> Any:
+    """Read a table of one or more runs (by default the active one) as a DataFrame."""
+    pandas = content.pandas("load_table")
+    frames = []
+    for run_id in run_ids or [run_to_log().run_id]:
+        table = content.read_table(run_to_log(run_id).artifacts.path(artifact_file), artifact_file)
+        if table is None:
+            raise NotFound(f"run {run_id} has no table {artifact_file!r}")
+        frames.append(pandas.DataFrame(table["data"], columns=table["columns"]))
+    return pandas.concat(frames, ignore_index=True)
+
+
+def get_artifact_uri(artifact_path: Optional[str] = None) -> str:
+    """Where the active run's artifacts lie, or one of them."""
+    root = run_to_log().info.artifact_uri
+    return f"{root}/{rules.artifact_path(artifact_path)}" if artifact_path else root
+
+
+# -- searching
+
+
+def search_runs(
+    experiment_ids: Union[str, Sequence[str], None] = None,
+    filter_string: str = "",
+    run_view_type: str = ViewType.ACTIVE_ONLY,
+    max_results: int = 100_000,
+    order_by: Optional[Sequence[str]] = None,
+    output_format: str = "pandas",
+    search_all_experiments: bool = False,
+    experiment_names: Optional[Sequence[str]] = None,
+) -> Any:
+    """Find runs, as a DataFrame or with ``output_format="list"`` as a list; by default in the active experiment."""
+    if output_format not in ("pandas", "list"):
+        raise InvalidInput(f"output_format is 'pandas' or 'list', not {output_format!r}")
+    if experiment_ids and experiment_names:
+        raise InvalidInput("give experiment_ids or experiment_names, one of them")
+    pandas = content.pandas("search_runs", 'output_format="list"') if output_format == "pandas" else None
+    with open_store(create=False) as store:
+        ids: Optional[List[str]] = None
+        if experiment_names:
+            found = [store.find_experiment(name) for name in experiment_names]
+            ids = [item.experiment_id for item in found if item is not None]
+        elif experiment_ids:
+            ids = [experiment_ids] if isinstance(experiment_ids, str) else list(experiment_ids)
+        elif not search_all_experiments:
+            ids = [_place(_root()).experiment_id]
+        runs = _all_pages(
+            lambda size, token: store.search_runs(ids, filter_string, run_view_type, size, order_by or (), token),
+            max_results,
+        )
+    return runs if pandas is None else content.frame(pandas, runs)
+
+
+# -- how
+
+
+def _root() -> str:
+    """The folder of the store; inside ``mlcli run`` the one that holds its run."""
+    path = config.setting("journal").value
+    return os.path.dirname(os.path.dirname(os.path.abspath(path))) if path else store_root()
+
+
+def _inside_mlcli_run() -> bool:
+    return config.setting("journal").value is not None
+
+
+def _run_of_the_environment() -> Tuple[str, Optional[str]]:
+    """The store and id of the run that this program is to go on with."""
+    return _root(), config.setting("run_id").value
+
+
+def _take_run_of_the_environment() -> None:
+    """Only the first start_run goes on with it, neither the next nor one in a child process."""
+    for variable in ("MLCLI_RUN_ID", "MLFLOW_RUN_ID"):
+        os.environ.pop(variable, None)
+
+
+def _active(experiment: Experiment) -> Experiment:
+    if experiment.lifecycle_stage != LifecycleStage.ACTIVE:
+        raise InvalidState(
+            f"experiment {experiment.experiment_id} ({experiment.name!r}) is deleted",
+            hint=f"`mlcli experiments restore {experiment.experiment_id}` brings it back",
+        )
+    return experiment
+
+
+def _place(root: str, experiment_id: Optional[str] = None) -> _Place:
+    """The experiment for a new run: given, chosen by set_experiment, named by the settings, else Default."""
+    if experiment_id is None and _chosen is not None:
+        if _chosen.root == root:
+            return _Place(_chosen.experiment.experiment_id, _chosen.experiment.artifact_location)
+        return _look_up(root, "name", _chosen.experiment.name)
+    if experiment_id is None:
+        experiment_id = config.setting("experiment_id").value
+    if experiment_id is not None:
+        return _look_up(root, "id", str(experiment_id))
+    name = config.setting("experiment_name").value
+    if name is not None:
+        return _look_up(root, "name", name)
+    return _Place(DEFAULT_EXPERIMENT, os.path.join(root, DEFAULT_EXPERIMENT))
+
+
+def _look_up(root: str, kind: str, value: str) -> _Place:
+    found = _places.get((root, kind, value))
+    if found is None:
+        with open_store(root) as store:
+            experiment = store.ensure_experiment(value) if kind == "name" else _active(store.get_experiment(value))
+        found = _places[root, kind, value] = _Place(experiment.experiment_id, experiment.artifact_location)
+    return found
+
+
+def _start(root: str, experiment_id: Optional[str], run_name: Optional[str], tags: Mapping[str, Any]) -> ActiveRun:
+    place = _place(root, experiment_id)
+    all_tags = {**context.default_tags(), **tags}
+    name = str(run_name or all_tags.get(context.RUN_NAME) or journal.new_run_name())
+    run_id, time = journal.new_run_id(), journal.now()
+    user = all_tags.get(context.USER, "")
+    uri = f"{place.location.rstrip('/')}/{run_id}/artifacts"
+    info = RunInfo(run_id, place.experiment_id, name, user, RunStatus.RUNNING, time, None, uri)
+    run = ActiveRun(root, run_id, info=info)
+    run.journal.start_run(run_id, place.experiment_id, name, user, time, RunStatus.RUNNING, all_tags)
+    run.known_params = {}
+    return run
+
+
+def _go_on(root: str, run_id: str, experiment_id: Optional[str]) -> ActiveRun:
+    """Go on with a run: one that ``mlcli run`` holds as it is, another one by making it ours."""
+    if _inside_mlcli_run() and run_id == config.setting("run_id").value:
+        return ActiveRun(root, run_id, watched=True)
+    with open_store(root) as store:
+        info = store.get_run(run_id).info
+    check_stage(info)
+    if experiment_id is not None and str(experiment_id) != info.experiment_id:
+        raise InvalidInput(f"run {run_id} is in experiment {info.experiment_id}, not in {experiment_id}")
+    run = ActiveRun(root, run_id, info=info._replace(status=RunStatus.RUNNING))
+    run.journal.resume_run(run_id, journal.now())
+    return run
+
+
+def _parent(parent_run_id: Optional[str]) -> Optional[str]:
+    active = _thread.run
+    if parent_run_id is None:
+        return active.run_id if active is not None else None
+    if active is not None:
+        if active.run_id != parent_run_id:
+            raise InvalidInput(f"the active run is {active.run_id}, so the parent cannot be {parent_run_id}")
+        return parent_run_id
+    with open_store(_root()) as store:
+        check_stage(store.get_run(parent_run_id).info)
+    return parent_run_id
+
+
+def _enter(run: ActiveRun) -> None:
+    global _last_run  # noqa: PLW0603 - what last_active_run answers
+    _thread.stack = (*_thread.stack, run)
+    _thread.run = run
+    _last_run = (run.root, run.run_id)
+    _open_runs[run.run_id] = run
+    if not _hooked:
+        _hook()
+
+
+def _leave(run: ActiveRun, status: str) -> None:
+    """End ``run``; it and what was started inside of it and not ended are no longer active in this thread."""
+    stack = _thread.stack
+    if run in stack:
+        place = stack.index(run)
+        for inner in reversed(stack[place + 1 :]):
+            inner.end(status)
+        _thread.stack = stack[:place]
+        _thread.run = stack[place - 1] if place else None
+    elif run.run_id not in _open_runs:  # ended already: with start_run() as run: mlcli.end_run()
+        return
+    run.end(status)
+
+
+def _status_after(kind: Optional[Type[BaseException]], error: Optional[BaseException]) -> str:
+    """What an exception, or none, says about the run it ended."""
+    if kind is None or (issubclass(kind, SystemExit) and getattr(error, "code", None) in (None, 0)):
+        return RunStatus.FINISHED
+    return RunStatus.KILLED if issubclass(kind, KeyboardInterrupt) else RunStatus.FAILED
+
+
+def _hook() -> None:
+    """Close at exit what is left open, with the status that an uncaught exception gives it."""
+    global _hooked  # noqa: PLW0603 - once per process
+    _hooked = True
+    before = sys.excepthook
+
+    def note_crash(kind: Type[BaseException], error: BaseException, trace: Optional[TracebackType]) -> None:
+        global _crash  # noqa: PLW0603 - read once, at exit
+        _crash = _status_after(kind, error)
+        before(kind, error, trace)
+
+    sys.excepthook = note_crash
+    atexit.register(_close_open_runs)
+
+
+def _close_open_runs() -> None:
+    for run in reversed(list(_open_runs.values())):
+        _end_quietly(run)
+
+
+def _end_quietly(run: ActiveRun) -> None:
+    try:
+        run.end(_crash or RunStatus.FINISHED, on_purpose=False)
+    except MlcliError as error:  # e.g. a full disk: the readers close the run
+        _note(error.message)
+
+
+def _after_fork() -> None:
+    """A child may log to its parent's runs; it does not end them when it exits."""
+    _open_runs.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _done(synchronous: Optional[bool]) -> Optional[RunOperations]:
+    return RunOperations() if synchronous is False else None
+
+
+def _note(text: str) -> None:
+    print(f"mlcli: {text}", file=sys.stderr)
+
+
+def _all_pages(search: Any, max_results: Optional[int]) -> List[Any]:
+    found: List[Any] = []
+    token = None
+    while max_results is None or len(found) < max_results:
+        left = 10_000 if max_results is None else min(10_000, max_results - len(found))
+        page: Page[Any] = search(left, token)
+        found += page
+        token = page.token
+        if token is None:
+            break
+    return found
