@@ -22,6 +22,7 @@ COMMANDS = {
     "artifacts": "List, download and log the files of runs.",
     "models": "Download the models of runs.",
     "env": "List, explain, lock and remove the environments of projects.",
+    "gc": "Remove for good what was deleted.",
     "doctor": "Show versions, settings and the health of the store.",
 }
 

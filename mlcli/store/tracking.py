@@ -26,7 +26,7 @@ from mlcli.entities import (
     RunTag,
     ViewType,
 )
-from mlcli.errors import AlreadyExists, InvalidInput, InvalidState, NotFound
+from mlcli.errors import AlreadyExists, InvalidInput, InvalidState, NotFound, StoreUnavailable
 from mlcli.store import query
 from mlcli.store.absorb import Writes, absorb
 from mlcli.store.database import Database
@@ -347,6 +347,58 @@ class Store:
         """The folder, or URI, that a run's artifacts lie in; it may not exist yet."""
         return self.get_run(run_id).info.artifact_uri
 
+    def collectable(
+        self, older_than: int = 0, run_ids: Optional[Sequence[str]] = None
+    ) -> Tuple[List[Run], List[Experiment]]:
+        """What :meth:`collect` would remove for good: runs and experiments deleted at least ``older_than`` ms ago."""
+        self.absorb()
+        before = journal.now() - older_than
+        rows = self.database.query(
+            f"SELECT {_RUN_COLUMNS} FROM runs r JOIN experiments e ON e.id = r.experiment"
+            " WHERE r.lifecycle_stage = 'deleted' AND r.deleted_time <= :before ORDER BY r.id",
+            {"before": before},
+        )
+        runs = self._runs(rows)
+        if run_ids is not None:
+            found = {run.info.run_id for run in runs}
+            for run_id in run_ids:
+                if run_id not in found:
+                    stage = self.get_run(run_id).info.lifecycle_stage
+                    why = "is not deleted" if stage == LifecycleStage.ACTIVE else "was deleted only a short while ago"
+                    raise InvalidState(f"run {run_id} {why}", hint=f"`mlcli runs delete {run_id}` deletes it")
+            return [run for run in runs if run.info.run_id in set(run_ids)], []
+        gone = {row[0] for row in rows}
+        experiments = self.database.query(
+            f"SELECT {_EXPERIMENT_COLUMNS} FROM experiments e"
+            " WHERE e.lifecycle_stage = 'deleted' AND e.last_update_time <= :before AND e.id <> 0 ORDER BY e.id",
+            {"before": before},
+        )
+        kept = {
+            experiment for run, experiment in self.database.query("SELECT id, experiment FROM runs") if run not in gone
+        }
+        return runs, self._experiments([row for row in experiments if row[0] not in kept])
+
+    def collect(self, runs: Sequence[Run], experiments: Sequence[Experiment]) -> None:
+        """Remove deleted runs and experiments for good, with their artifacts."""
+        with self.database.transaction():
+            for run in runs:
+                self.database.execute(
+                    "DELETE FROM runs WHERE run_id = :run_id AND lifecycle_stage = 'deleted'",
+                    {"run_id": run.info.run_id},
+                )
+            for experiment in experiments:
+                self.database.execute(
+                    "DELETE FROM experiments WHERE id = :id AND lifecycle_stage = 'deleted'",
+                    {"id": _experiment_key(experiment.experiment_id)},
+                )
+            self.database.execute("DELETE FROM datasets WHERE id NOT IN (SELECT dataset FROM inputs)")
+        # Files go after the records: what is cut short leaves files that nobody names, never records without files.
+        for run in runs:
+            _remove_folder(os.path.dirname(run.info.artifact_uri))
+        for experiment in experiments:
+            if experiment.artifact_location == os.path.join(self.root, experiment.experiment_id):
+                _remove_folder(experiment.artifact_location)
+
     def counts(self) -> Dict[str, int]:
         """How many experiments, runs, metric points, live journals and rejected lines the store holds."""
         self.absorb()
@@ -555,6 +607,19 @@ def _pairs(given: Optional[Pairs]) -> List[Tuple[str, Any]]:
     if given is None:
         return []
     return list(given.items()) if isinstance(given, Mapping) else [(key, value) for key, value in given]
+
+
+def _remove_folder(path: str) -> None:
+    import shutil
+
+    try:
+        shutil.rmtree(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise StoreUnavailable(
+            f"cannot remove {path}: {error.strerror}", hint="its record is gone; remove the folder by hand"
+        ) from error
 
 
 def _artifact_location(location: Optional[str]) -> Optional[str]:
