@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 from time import monotonic, sleep
-from typing import Callable
+from typing import Callable, Collection
 
 from mlcli import kin
 
@@ -20,11 +20,11 @@ _GOODBYE = b"."
 class Guardian:
     """Watches from ``start`` until ``goodbye``; ``last_words`` runs in it when mlcli has been killed.
 
-    ``keep`` is the one descriptor, besides its pipe, that it leaves open. ``mark`` is a ``NAME=value`` in the
+    ``keep`` are the descriptors, besides its pipe, that it leaves open. ``mark`` is a ``NAME=value`` in the
     environment of every process of the run (see kin.py).
     """
 
-    def __init__(self, *, keep: int, mark: bytes, last_words: Callable[[], None]) -> None:
+    def __init__(self, *, keep: Collection[int], mark: bytes, last_words: Callable[[], None]) -> None:
         self._keep = keep
         self._mark = mark
         self._last_words = last_words
@@ -63,7 +63,7 @@ class Guardian:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setsid()
         os.chdir("/")  # keeps no folder busy
-        _close_others(pipe, self._keep)
+        _close_others(pipe, *self._keep)
         said = b""
         while _GOODBYE not in said:
             part = os.read(pipe, 4096)

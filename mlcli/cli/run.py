@@ -1,0 +1,240 @@
+"""`mlcli run`: run an entry point of a project and record the run.
+
+Stdout belongs to the program that is run; what mlcli says goes to stderr. With ``--json`` it is the other way round:
+the program's stdout joins stderr, so that stdout is one JSON document, the recorded run.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, List, Optional
+
+import typer
+
+from mlcli import runner
+from mlcli.cli import completion, options, render
+from mlcli.errors import InvalidInput
+from mlcli.projects.parameters import parse_given
+from mlcli.store import store_root
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from mlcli.runner import Listener, Outcome, Plan
+
+app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
+
+SHOWN = 10  # params and metrics in the summary
+
+
+@app.command()
+def run(
+    uri: Annotated[
+        str, typer.Argument(help="A project's folder, git URI, .zip; with #SUBFOLDER a folder inside it.")
+    ] = ".",
+    entry_point: Annotated[
+        Optional[str],
+        typer.Option("-e", "--entry-point", help="Entry point, or a .py or .sh file. [default: main]"),
+    ] = None,
+    version: Annotated[
+        Optional[str], typer.Option("-v", "--version", help="Branch, tag or commit of a git project.")
+    ] = None,
+    parameters: Annotated[
+        Optional[List[str]],
+        typer.Option("-P", "--param-list", metavar="NAME=VALUE", help="A parameter; may be repeated."),
+    ] = None,
+    docker_args: Annotated[
+        Optional[List[str]],
+        typer.Option("-A", "--docker-args", metavar="NAME[=VALUE]", help="An option for `docker run`."),
+    ] = None,
+    experiment_name: Annotated[
+        Optional[str],
+        typer.Option(
+            "-n",
+            "--experiment-name",
+            help="Experiment of the run; made if missing.",
+            autocompletion=completion.experiment_names,
+        ),
+    ] = None,
+    experiment_id: Annotated[Optional[str], typer.Option("-x", "--experiment-id", help="The same by id.")] = None,
+    env_manager: Annotated[
+        Optional[str],
+        typer.Option("--env-manager", help="virtualenv, uv, conda, docker or local. [default: as the project says]"),
+    ] = None,
+    run_name: Annotated[Optional[str], typer.Option("--run-name", help="A name for the run.")] = None,
+    tags: Annotated[
+        Optional[List[str]], typer.Option("--tag", metavar="KEY=VALUE", help="A tag for the run; may be repeated.")
+    ] = None,
+    storage_dir: Annotated[
+        Optional[str], typer.Option("--storage-dir", help="Where parameters of type path are downloaded to.")
+    ] = None,
+    run_id: Annotated[
+        Optional[str],
+        typer.Option("--run-id", help="Run again into this run, which has ended.", autocompletion=completion.run_ids),
+    ] = None,
+    strict_python: Annotated[
+        bool, typer.Option("--strict-python", help="Exactly the Python that the project names, or none.")
+    ] = False,
+    submodules: Annotated[bool, typer.Option("--submodules", help="Fetch the submodules of a git project.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check all and say what would be done; start nothing.")
+    ] = False,
+    backend: Annotated[str, typer.Option("-b", "--backend", help="Only local.")] = "local",
+    backend_config: Annotated[
+        Optional[str], typer.Option("-c", "--backend-config", help="Of no use to the local backend.")
+    ] = None,
+    build_image: Annotated[bool, typer.Option("--build-image", hidden=True)] = False,
+    new_run_id: Annotated[Optional[str], typer.Option("--new-run-id", hidden=True)] = None,
+    parent_run_id: Annotated[Optional[str], typer.Option("--parent-run-id", hidden=True)] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Run an entry point of a project and record the run.
+
+    Exits with the program's own code, or 128 + the signal that ended it; 2 when the project or the options are wrong,
+    5 when its environment cannot be built, 127 when its command is not there.
+    """
+    _check_backend(backend, backend_config, build_image=build_image)
+    request = runner.Request(
+        uri=uri,
+        entry_point=entry_point,
+        version=version,
+        parameters=parse_given(parameters or []),
+        experiment_name=experiment_name,
+        experiment_id=experiment_id,
+        run_name=run_name,
+        tags=_tags(tags or []),
+        env_manager=env_manager,
+        storage_dir=storage_dir,
+        docker_args=tuple(docker_args or ()),
+        strict_python=strict_python,
+        submodules=submodules,
+        run_id=run_id,
+        new_run_id=new_run_id,
+        parent_run_id=parent_run_id,
+    )
+    plan = runner.plan(request)
+    for problem in plan.project.problems:
+        render.warn(f"{problem.place}: {problem.message}" if problem.place else problem.message, problem.hint)
+    if dry_run:
+        _show_plan(plan, as_json=as_json)
+        return
+    outcome = runner.execute(plan, _listener(plan), stdout=2 if as_json else 1)
+    if as_json:
+        render.emit_json(outcome.run.to_dictionary())
+    _summary(outcome)
+    raise typer.Exit(outcome.exit_code)
+
+
+def _check_backend(backend: str, backend_config: str | None, *, build_image: bool) -> None:
+    if backend != "local":
+        raise InvalidInput(f"there is no backend `{backend}`", hint="mlcli runs projects on this machine: -b local")
+    if backend_config is not None:
+        render.note("the local backend has nothing to configure: --backend-config is not used")
+    if build_image:
+        raise InvalidInput("--build-image is not supported", hint="name a built image in the project's docker_env")
+
+
+def _tags(items: Sequence[str]) -> dict[str, str]:
+    result: dict[str, str] = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            raise InvalidInput(f"--tag wants KEY=VALUE, not `{item}`", hint="write --tag team=vision")
+        if result.setdefault(key, value) != value:
+            raise InvalidInput(f"the tag `{key}` is given twice", hint=f"keep one `--tag {key}=...`")
+    return result
+
+
+def _listener(plan: Plan) -> Listener:
+    def created(run_id: str, name: str) -> None:
+        where = {"name": "experiment {}", "id": "experiment {} (by id)"}[plan.experiment[0]].format(plan.experiment[1])
+        render.note(render.plain(f"run {name} ({run_id}) in {where}: {plan.command.text}"))
+
+    return runner.Listener(progress=render.note, note=render.note, warn=render.warn, created=created)
+
+
+# --- what would be done -------------------------------------------------------------------------------------------
+
+
+def _show_plan(plan: Plan, *, as_json: bool) -> None:
+    environment = runner.preview(plan)
+    source = plan.project.source
+    kind, experiment = plan.experiment
+    shown = {
+        "project": plan.project.name,
+        "source": source.uri,
+        "version": source.commit,
+        "entry_point": plan.entry.name,
+        "command": plan.command.text,
+        "cwd": plan.project.folder,
+        "parameters": plan.command.parameters,
+        "experiment": {kind: experiment},
+        "store": store_root(plan.request.tracking_uri),
+        "environment": environment._asdict(),
+        "notes": list(plan.command.notes),
+    }
+    if as_json:
+        render.emit_json(shown)
+        return
+    pairs: list[tuple[str, object]] = [
+        ("project", shown["project"]),
+        ("source", shown["source"]),
+        ("version", shown["version"]),
+        ("entry point", shown["entry_point"]),
+        ("environment", f"{environment.manager}, {environment.state}"),
+        ("environment at", environment.place),
+        ("python", environment.python),
+        *((f"parameter {name}", value) for name, value in plan.command.parameters.items()),
+        ("command", shown["command"]),
+        ("folder", shown["cwd"]),
+        ("experiment", experiment if kind == "name" else f"id {experiment}"),
+        ("store", shown["store"]),
+    ]
+    render.fields(pairs)
+    for note in plan.command.notes:
+        render.note(note)
+    render.note("nothing was started (--dry-run)")
+
+
+# --- what was done ------------------------------------------------------------------------------------------------
+
+
+def _summary(outcome: Outcome) -> None:
+    """Say on stderr how the run ended; a terminal gets what was recorded as well."""
+    run = outcome.run
+    seconds = outcome.end.seconds if outcome.end else 0.0
+    status = render.styled(render.status(run.info.status), render.status_style(run.info.status), sys.stderr)
+    words = f"{status} {render.plain(run.info.run_name)} ({run.info.run_id}) in {render.duration(seconds * 1000)}"
+    reason = run.data.tags.get("mlcli.end_reason", "")
+    if outcome.exit_code or reason:
+        words += f": {render.plain(reason)}"
+    if not render.on_terminal(sys.stderr):
+        render.note(words)
+        return
+    lines = ["", words]
+    for title, values, show in (
+        ("params", run.data.params, str),
+        ("metrics", run.data.metrics, render.number),
+    ):
+        lines += _table(title, values, show)
+    count = len(runner.artifacts_of(run))
+    lines.append(f"  artifacts  {render.count(count, 'file')} in {render.plain(run.info.artifact_uri)}")
+    short = run.info.run_id[:8]
+    lines.append(f"  next       mlcli runs show {short}, mlcli artifacts list {short}, mlcli runs list")
+    render.note("\n".join(lines))
+
+
+def _table(title: str, values: object, show: Callable[..., str]) -> list[str]:
+    pairs = list(dict(values).items())  # type: ignore[call-overload]
+    if not pairs:
+        return []
+    space = max(render.width(render.plain(name)) for name, _ in pairs[:SHOWN])
+    room = max(render.terminal_width() - space - 16, 20)
+    lines = []
+    for index, (name, value) in enumerate(pairs[:SHOWN]):
+        head = title if index == 0 else ""
+        text = render.cut(render.plain(show(value)), room)
+        lines.append(f"  {head:9}  {render.plain(name):{space}}  {text}")
+    if len(pairs) > SHOWN:
+        lines.append(f"  {'':9}  and {len(pairs) - SHOWN} more")
+    return lines

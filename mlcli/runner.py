@@ -1,0 +1,731 @@
+"""A project, an environment and a store become a recorded run whose status tells the truth. Prints nothing itself.
+
+plan     project, entry point, command, experiment: all that can be wrong is found here; no run exists yet
+execute  the run is made (SCHEDULED) -> environment -> RUNNING -> child -> FINISHED | FAILED | KILLED
+
+what happens                               status     mlcli exits with
+the child exits with 0                     FINISHED   0 (a script that set an end status on purpose keeps it)
+the child exits with n                     FAILED     n
+the child is killed by signal n            KILLED     128 + n
+mlcli is sent SIGINT, SIGTERM, SIGHUP      KILLED     130, 143, 129 (while the environment is built, too)
+the environment cannot be built            FAILED     5
+the command is not there, not executable   FAILED     127, 126
+mlcli is killed with -9                    KILLED     the guardian ends the child and writes it down
+mlcli and the guardian are killed          KILLED     by the next reader of the store
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote
+
+from mlcli import config, context, envs, journal, kin, projects, rules
+from mlcli._version import __version__
+from mlcli.artifacts import open_artifacts
+from mlcli.child import GRACE, End, run_child
+from mlcli.entities import LifecycleStage, RunStatus
+from mlcli.errors import AlreadyExists, EnvError, InvalidInput, InvalidState, MlcliError, NotFound, RunFailed
+from mlcli.guardian import Guardian
+from mlcli.output import Output
+from mlcli.store import open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import FrameType
+
+    from mlcli.artifacts import LocalArtifacts
+    from mlcli.entities import Experiment, FileInfo, Run
+    from mlcli.envs import Env
+    from mlcli.journal import Journal
+    from mlcli.projects import Command, EntryPoint, Project
+    from mlcli.store import Store
+
+LOG = "logs/output.log"
+ENV_LOG = "logs/env.log"
+DIFF = "code/diff.patch"
+FREEZE = "environment/requirements.txt"
+
+# The tags of a run of a project. MLflow's names where it has them.
+TAGS = {
+    "mlflow.user": "who ran it",
+    "mlflow.source.name": "the project: its folder, or the URI as typed",
+    "mlflow.source.type": "PROJECT",
+    "mlflow.source.git.commit": "HEAD of the project's repository",
+    "mlflow.source.git.repoURL": "its first remote, without credentials",
+    "mlflow.source.git.branch": "the branch asked for, or checked out",
+    "mlflow.project.entryPoint": "the entry point",
+    "mlflow.project.backend": "local",
+    "mlflow.project.env": "the env manager, unless local",
+    "mlflow.parentRunId": "the run that started this one",
+    "mlcli.version": "of mlcli",
+    "mlcli.command": "the command, for people",
+    "mlcli.cwd": "where it ran",
+    "mlcli.host": "the machine",
+    "mlcli.git.dirty": "true when the work tree had uncommitted changes (then there is code/diff.patch)",
+    "mlcli.env.manager": "the env manager",
+    "mlcli.env.key": "the environment's key, see `mlcli env ls`",
+    "mlcli.env.python": "the version of the environment's Python",
+    "mlcli.exit_code": "what the child ended with, in a shell's words",
+    "mlcli.signal": "the signal that ended the child",
+    "mlcli.end_reason": "why the run did not end well, in a sentence",
+    "mlcli.duration_ms": "how long the child ran, by a clock that nobody can set",
+    "mlcli.peak_memory_bytes": "the most memory one process of the child had",
+    "mlcli.cpu_seconds": "the CPU time of the child and those it waited for",
+}
+
+
+class Request(NamedTuple):
+    """What somebody wants run. None means: by the settings, or the project's default."""
+
+    uri: str
+    entry_point: str | None = None
+    version: str | None = None
+    parameters: Mapping[str, str] = {}
+    experiment_name: str | None = None
+    experiment_id: str | None = None
+    run_name: str | None = None
+    tags: Mapping[str, str] = {}
+    env_manager: str | None = None
+    storage_dir: str | None = None
+    docker_args: tuple[str, ...] = ()
+    strict_python: bool = False
+    submodules: bool = False
+    tracking_uri: str | None = None
+    run_id: str | None = None  # an existing run to run again into
+    new_run_id: str | None = None  # the id of the run to be made, when the caller must know it
+    parent_run_id: str | None = None
+
+
+class Plan(NamedTuple):
+    """A request with everything found and checked that can be before anything slow starts."""
+
+    request: Request
+    project: Project
+    entry: EntryPoint
+    command: Command
+    env_manager: str | None  # as asked for, or inherited
+    experiment: tuple[str, str]  # ("name" or "id", which one)
+    grace: float  # seconds between SIGTERM and SIGKILL
+
+
+class Listener(NamedTuple):
+    """Whom the run tells what it does; each gets a sentence."""
+
+    progress: Callable[[str], None] = lambda _text: None
+    note: Callable[[str], None] = lambda _text: None
+    warn: Callable[[str], None] = lambda _text: None
+    created: Callable[[str, str], None] = lambda _run_id, _name: None  # the id and the name of the run
+
+
+class Outcome(NamedTuple):
+    """A run that has ended: as the store has it, how its child ended, what mlcli exits with."""
+
+    run: Run
+    exit_code: int
+    end: End | None
+    env: Env | None
+
+
+def run(
+    request: Request, listener: Listener | None = None, *, stdout: int | None = 1, stderr: int | None = 2
+) -> Outcome:
+    """Run a project to its end and record it. Raises EnvError or RunFailed when the child never started."""
+    return execute(plan(request), listener or Listener(), stdout=stdout, stderr=stderr)
+
+
+# -- before there is a run
+
+
+def plan(request: Request) -> Plan:
+    """Find and check everything; nothing is started, built or recorded."""
+    for key, value in request.tags.items():
+        rules.tag_value(rules.key(key, "tag"), value)
+    if request.run_name:
+        rules.run_name(request.run_name)
+    experiment = _asked_experiment(request)
+    project = projects.load(request.uri, request.version, submodules=request.submodules)
+    entry = projects.entry_point(project, request.entry_point)
+    command = projects.command(project, entry, request.parameters, storage_dir=request.storage_dir)
+    for key, value in command.parameters.items():
+        rules.param_value(rules.key(key, "param"), value)
+    manager = config.setting("env_manager", request.env_manager).value
+    envs.choose(project.env, manager)
+    return Plan(request, project, entry, command, manager, experiment, _grace())
+
+
+def _asked_experiment(request: Request) -> tuple[str, str]:
+    """The experiment that the flags name, else the variables, else the configuration file, else Default."""
+    if request.experiment_name and request.experiment_id:
+        raise InvalidInput("--experiment-name and --experiment-id are both given", hint="give one of them")
+    if request.experiment_name:
+        return "name", rules.experiment_name(request.experiment_name)
+    if request.experiment_id:
+        return "id", request.experiment_id
+    name, by_id = config.setting("experiment_name"), config.setting("experiment_id")
+    # A variable says more than a configuration file.
+    found = [item for item in (name, by_id) if item.value and item.source.isupper()] or [
+        item for item in (name, by_id) if item.value
+    ]
+    if len(found) > 1:
+        raise InvalidInput(
+            f"the experiment is named twice: {name.value!r} by {name.source} and {by_id.value!r} by {by_id.source}",
+            hint="unset one of them, or say --experiment-name or --experiment-id",
+        )
+    if not found:
+        return "name", "Default"
+    kind = "name" if found[0] is name else "id"
+    value = found[0].value or ""
+    return kind, rules.experiment_name(value) if kind == "name" else value
+
+
+class Preview(NamedTuple):
+    """The environment that a run would get: what it is, its Python, and where it lies when it is there."""
+
+    manager: str
+    state: str
+    python: str | None
+    place: str | None
+
+
+def preview(plan: Plan) -> Preview:
+    """Look at the environment without building it or installing anything."""
+    from mlcli.envs import env as _env
+    from mlcli.envs import python as _python
+    from mlcli.projects import pythonspec
+
+    spec = plan.project.env
+    manager = envs.choose(spec, plan.env_manager)
+    if manager == "local":
+        local = envs.ensure(spec, manager)
+        return Preview(manager, "used as it is", local.version, local.python)
+    if manager == "docker":
+        return Preview(manager, f"image {spec.docker.image}" if spec.docker else "no image", None, None)
+    spec.check()
+    choice = _python.CONDAS_CHOICE
+    if manager != "conda":
+        wanted = pythonspec.parse(spec.python) if spec.python else None
+        if wanted is not None and not any(
+            wanted.allows(item.numbers) for item in _python.Known.load().matching(wanted)
+        ):
+            return Preview(
+                manager, "would be built", f"{spec.python}, which is not here: uv would be asked for it", None
+            )
+        choice = _python.choose(spec.python, strict=plan.request.strict_python)
+    place = _env.Place(os.path.abspath(config.env_root()), _env.fingerprint(spec, manager, choice.python))
+    state = _env.read_state(place.prefix)
+    ready = state is not None and _env.illness(place, state) is None
+    return Preview(manager, "ready" if ready else "would be built", choice.python.version or None, place.prefix)
+
+
+def _experiment(store: Store, asked: tuple[str, str]) -> Experiment:
+    kind, value = asked
+    if kind == "name":
+        return store.ensure_experiment(value)
+    found = store.get_experiment(value)
+    if found.lifecycle_stage != LifecycleStage.ACTIVE:
+        raise InvalidState(
+            f"experiment {value} ({found.name!r}) is deleted",
+            hint=f"`mlcli experiments restore {value}` brings it back",
+        )
+    return found
+
+
+def _parent(store: Store, request: Request) -> str | None:
+    """The run that this one is started from: said by the caller, or by the environment when this store knows it."""
+    if request.parent_run_id:
+        return store.get_run(request.parent_run_id).info.run_id
+    inherited = os.environ.get("MLCLI_PARENT_RUN_ID") or config.setting("run_id").value
+    if not inherited:
+        return None
+    try:
+        return store.get_run(inherited).info.run_id
+    except NotFound:
+        return None
+
+
+# -- the run
+
+
+def execute(plan: Plan, listener: Listener, *, stdout: int | None = 1, stderr: int | None = 2) -> Outcome:
+    """Make the run, and end it truthfully whatever happens."""
+    output: Output | None = None
+    try:
+        with open_store(plan.request.tracking_uri) as store:
+            recorder = _Recorder(store, plan, _experiment(store, plan.experiment))
+            with recorder:
+                listener.created(recorder.run_id, recorder.name)
+                for note in plan.command.notes:
+                    listener.note(note)
+                env = _environment(plan, recorder, listener)
+                _keep_changes(plan.project, recorder.artifacts, listener)
+                output = Output(recorder.path(LOG), stdout=stdout, stderr=stderr)
+                with envs.in_use(env):
+                    end = _child(plan, recorder, env, output, listener)
+                _record_end(recorder, end)
+            run = store.get_run(recorder.run_id)
+        output.flush()  # only now: a reader of ours that sleeps must not keep the run alive
+        if end.leftovers:
+            listener.warn(f"the program left processes behind, which were ended: {kin.names(end.leftovers)}")
+        if output.log.problem:
+            listener.warn(output.log.problem)
+    finally:
+        if output:
+            output.close()
+    return Outcome(run, end.exit_code, end, env)
+
+
+class _Recorder:
+    """The run in the store, from its birth to its end; an exception on the way out ends it with its reason."""
+
+    def __init__(self, store: Store, plan: Plan, experiment: Experiment) -> None:
+        request = plan.request
+        self.store = store
+        self.experiment = experiment
+        self.run_id = request.run_id or request.new_run_id or journal.new_run_id()
+        self.name = request.run_name or journal.new_run_name()
+        self.user = context.user()
+        self._ended = False
+        parent = _parent(store, request)
+        tags = {**_birth_tags(plan, self.user), **({"mlflow.parentRunId": parent} if parent else {}), **request.tags}
+        if request.run_id:
+            existing = self._existing(plan)
+            self.name = request.run_name or existing.info.run_name
+            location = existing.info.artifact_uri
+        else:
+            location = f"{experiment.artifact_location.rstrip('/')}/{self.run_id}/artifacts"
+            if request.new_run_id:
+                self._refuse_known(rules.run_id(request.new_run_id))
+        self.artifacts: LocalArtifacts = open_artifacts(location)
+        self.journal: Journal = journal.Journal.open(store.root)
+        # Lines by others go to a journal of their own: a torn one must not swallow ours.
+        self.others: Journal = journal.Journal.open(store.root, default_run=self.run_id)
+        try:
+            self._begin(tags, plan.command.parameters)
+        except BaseException:
+            self._close()
+            raise
+
+    def _begin(self, tags: dict[str, str], params: Mapping[str, str]) -> None:
+        now = journal.now()
+        if self.store_knows:
+            self.journal.resume_run(self.run_id, now)
+            self.journal.status(self.run_id, RunStatus.SCHEDULED)
+            self.journal.tags(self.run_id, {**tags, "mlflow.runName": self.name})
+            self.journal.params(self.run_id, params)
+        else:
+            self.journal.start_run(
+                self.run_id,
+                self.experiment.experiment_id,
+                self.name,
+                self.user,
+                now,
+                RunStatus.SCHEDULED,
+                tags,
+                params,
+            )
+
+    store_knows = False
+
+    def _existing(self, plan: Plan) -> Run:
+        """The run to run again into: it must not be alive, and its params cannot change."""
+        run = self.store.get_run(self.run_id)
+        if run.info.lifecycle_stage != LifecycleStage.ACTIVE:
+            raise InvalidState(f"run {self.run_id} is deleted", hint=f"`mlcli runs restore {self.run_id}` first")
+        if not RunStatus.is_terminated(run.info.status):
+            raise InvalidState(f"run {self.run_id} is {run.info.status}", hint="wait for its end, or make a new run")
+        for key, value in plan.command.parameters.items():
+            if run.data.params.get(key, value) != value:
+                raise InvalidInput(
+                    f"param {key!r} of run {self.run_id} is {run.data.params[key]!r} and cannot become {value!r}",
+                    hint="leave --run-id out: a new run keeps both",
+                )
+        self.store_knows = True
+        return run
+
+    def _refuse_known(self, run_id: str) -> None:
+        try:
+            self.store.get_run(run_id)
+        except NotFound:
+            return
+        raise AlreadyExists(f"there is a run {run_id} already", hint="--run-id runs into an existing one")
+
+    def path(self, artifact: str) -> str:
+        return os.path.join(self.artifacts.root, *artifact.split("/"))
+
+    def tags(self, tags: Mapping[str, str]) -> None:
+        self.journal.tags(self.run_id, {key: _cut(value) for key, value in tags.items()})
+
+    def status(self, status: str) -> None:
+        self.journal.status(self.run_id, status)
+
+    def end(self, status: str, tags: Mapping[str, str]) -> None:
+        """Write the end down; it is on the disk when this returns."""
+        if tags:
+            self.tags(tags)
+        self.status(status)
+        self._ended = True
+        self.journal.sync()
+
+    def __enter__(self) -> _Recorder:
+        self._signals = _Interruptible()
+        return self
+
+    def hold(self) -> None:
+        """From here on the end is known: a signal no longer changes it."""
+        self._signals.deaf = True
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
+        self._signals.deaf = True
+        try:
+            if not self._ended:
+                self.end(*_failure(error))
+        finally:
+            self._close()
+            self._signals.put_back()
+
+    def _close(self) -> None:
+        self.journal.close()
+        self.others.close()
+
+
+def _failure(error: BaseException | None) -> tuple[str, dict[str, str]]:
+    """Status and tags of a run that an exception ended before its child could."""
+    if isinstance(error, Interrupted):
+        code = 128 + error.signum
+        reason = f"mlcli was sent {kin.signal_name(error.signum)} before the program was started"
+        return RunStatus.KILLED, {"mlcli.end_reason": reason, "mlcli.exit_code": str(code)}
+    if isinstance(error, KeyboardInterrupt):
+        return RunStatus.KILLED, {"mlcli.end_reason": "interrupted", "mlcli.exit_code": "130"}
+    code = error.exit_code if isinstance(error, MlcliError) else 4
+    what = str(error) if isinstance(error, MlcliError) else f"mlcli failed: {type(error).__name__}: {error}"
+    return RunStatus.FAILED, {"mlcli.end_reason": what, "mlcli.exit_code": str(code)}
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal that asked mlcli to end while no child was there to pass it on to."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(kin.signal_name(signum))
+        self.signum = signum
+
+
+class _Interruptible:
+    """Makes the signals that would end us at once raise `Interrupted`, so that the run is ended before us."""
+
+    def __init__(self) -> None:
+        self.deaf = False
+        self._before: dict[int, object] = {}
+        for signum in kin.END_SIGNALS:
+            before = signal.getsignal(signum)
+            if before is not signal.SIG_IGN:
+                self._before[signum] = before
+                signal.signal(signum, self._raise)
+
+    def _raise(self, signum: int, _frame: FrameType | None) -> None:
+        if not self.deaf:
+            raise Interrupted(signum)
+
+    def put_back(self) -> None:
+        for signum, before in self._before.items():
+            if before is not None:
+                signal.signal(signum, before)  # type: ignore[arg-type]
+
+
+def _birth_tags(plan: Plan, user: str) -> dict[str, str]:
+    """What is known of a run before it does anything."""
+    source = plan.project.source
+    tags = {
+        "mlflow.user": user,
+        "mlflow.source.name": _source_name(plan.project),
+        "mlflow.source.type": "PROJECT",
+        "mlflow.source.git.commit": source.commit,
+        "mlflow.source.git.repoURL": source.repo_url,
+        "mlflow.source.git.branch": source.branch,
+        "mlflow.project.entryPoint": plan.entry.name,
+        "mlflow.project.backend": "local",
+        "mlcli.version": __version__,
+        "mlcli.command": plan.command.text,
+        "mlcli.cwd": plan.project.folder,
+        "mlcli.host": _host(),
+        "mlcli.git.dirty": None if source.dirty is None else str(source.dirty).lower(),
+    }
+    return {key: _cut(value) for key, value in tags.items() if value}
+
+
+def _source_name(project: Project) -> str:
+    """As MLflow writes it: a folder inside a work tree as file://<work tree>[#subfolder], a URI as typed."""
+    source = project.source
+    if not os.path.isdir(source.uri.partition("#")[0]) or not source.root:
+        return source.uri if not os.path.exists(source.uri) else os.path.abspath(source.uri)
+    inside = os.path.relpath(source.folder, source.root)
+    return f"file://{source.root}" + ("" if inside == os.curdir else f"#{inside}")
+
+
+def _cut(value: str) -> str:
+    limit = rules.MAX_TAG_VALUE
+    text = value.replace("\0", "").encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= limit else f"{text[: limit - 4]} ..."
+
+
+def _host() -> str:
+    return os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
+
+
+def _environment(plan: Plan, recorder: _Recorder, listener: Listener) -> Env:
+    """Build or reuse the environment; a failure keeps its log with the run."""
+    try:
+        env = envs.ensure(
+            plan.project.env,
+            plan.env_manager,
+            project=plan.project.name,
+            progress=listener.progress,
+            strict_python=plan.request.strict_python,
+        )
+    except EnvError as error:
+        if error.log:
+            _keep(recorder.artifacts, error.log, ENV_LOG)
+        raise
+    for note in env.notes:
+        listener.note(note)
+    if env.built and env.log:
+        _keep(recorder.artifacts, env.log, ENV_LOG)
+    tags = {"mlcli.env.manager": env.manager, "mlcli.env.key": env.key, "mlcli.env.python": env.version}
+    if env.manager != "local":
+        tags["mlflow.project.env"] = env.manager
+    recorder.tags({key: value for key, value in tags.items() if value})
+    return env
+
+
+def _keep(artifacts: LocalArtifacts, path: str, name: str) -> None:
+    try:
+        with open(path, "rb") as file:
+            artifacts.put_bytes(file.read(), name)
+    except FileNotFoundError:
+        pass
+
+
+def _keep_changes(project: Project, artifacts: LocalArtifacts, listener: Listener) -> None:
+    """Keep what the work tree has beyond its commit."""
+    if not (project.source.dirty and project.source.root and project.source.commit):
+        return
+    import subprocess
+
+    # Nothing that a repository may configure to be run is run: no external diff, no text conversion, no monitor.
+    command = ["git", "-c", "core.fsmonitor=false", "-C", project.source.root, "diff", "HEAD", "--binary"]
+    command += ["--no-ext-diff", "--no-textconv", "--no-color"]
+    with artifacts.writing(DIFF) as path, open(path, "wb") as file:
+        git = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.PIPE, check=False, env=_for_git()
+        )
+    if git.returncode:
+        said = git.stderr.decode("utf-8", "replace").strip()
+        listener.warn(f"the uncommitted changes could not be kept with the run: {said}")
+
+
+def _for_git() -> dict[str, str]:
+    """Our variables without those that would point git at another repository; it takes no lock of the user's."""
+    kept = {
+        name: value for name, value in os.environ.items() if name not in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
+    }
+    return {**kept, "GIT_OPTIONAL_LOCKS": "0"}
+
+
+def _child(plan: Plan, recorder: _Recorder, env: Env, output: Output, listener: Listener) -> End:
+    child = _invocation(plan, recorder, env)
+    mark = f"MLCLI_RUN_ID={recorder.run_id}".encode()
+    # The guardian closes what it inherits, but for these copies: they keep the run alive for the store's readers.
+    held = (os.dup(recorder.journal.fileno()), os.dup(recorder.others.fileno()))
+    guardian = Guardian(keep=held, mark=mark, last_words=lambda: _last_words(recorder, held[0]))
+    recorder.status(RunStatus.RUNNING)
+    guardian.start()
+
+    def started(_pid: int) -> None:
+        recorder.hold()
+        _keep_freeze(env, recorder.artifacts, listener)
+
+    try:
+        end = run_child(
+            child.argv,
+            cwd=plan.project.folder,
+            env=child.variables,
+            output=output,
+            mark=mark,
+            grace=plan.grace,
+            guardian=guardian,
+            on_start=started,
+            on_signal=listener.note,
+        )
+        if env.manager == "docker" and end.signal is not None:
+            _remove_container(child.argv, recorder.run_id)
+        return end
+    except OSError as error:
+        raise _not_started(error, plan, recorder.run_id) from error
+    finally:
+        for fd in held:
+            os.close(fd)
+
+
+def _last_words(recorder: _Recorder, fd: int) -> None:
+    """What the guardian writes when mlcli has been killed and the child is gone."""
+    last = journal.Journal(recorder.journal.path, fd)
+    last.tags(recorder.run_id, {"mlcli.end_reason": "mlcli was killed", "mlcli.exit_code": "137"})
+    last.status(recorder.run_id, RunStatus.KILLED)
+
+
+def _grace() -> float:
+    """How long a child has between SIGTERM and SIGKILL."""
+    found = config.setting("grace")
+    try:
+        seconds = float(found.value or GRACE)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < 1e6:
+        raise InvalidInput(f"{found.source} must be a number of seconds, not {found.value!r}")
+    return seconds
+
+
+def _variables(plan: Plan, recorder: _Recorder) -> dict[str, str]:
+    """What the child finds out about its run, under our names and MLflow's."""
+    root = recorder.store.root
+    result = {
+        "MLCLI_TRACKING_URI": root,
+        "MLCLI_RUN_ID": recorder.run_id,
+        "MLCLI_EXPERIMENT_ID": recorder.experiment.experiment_id,
+        "MLCLI_JOURNAL": recorder.others.path,
+        "MLFLOW_TRACKING_URI": f"file://{quote(root)}",
+        "MLFLOW_RUN_ID": recorder.run_id,
+        "MLFLOW_EXPERIMENT_ID": recorder.experiment.experiment_id,
+    }
+    if plan.env_manager:
+        result["MLCLI_ENV_MANAGER"] = plan.env_manager
+    return result
+
+
+class _Invocation(NamedTuple):
+    argv: tuple[str, ...]
+    variables: dict[str, str]
+
+
+def _invocation(plan: Plan, recorder: _Recorder, env: Env) -> _Invocation:
+    """The argument vector and the environment variables of the child."""
+    ours = _variables(plan, recorder)
+    if env.manager == "docker":
+        from mlcli.envs import docker
+
+        argv = docker.docker_argv(
+            plan.project.env,
+            plan.command.argv,
+            variables=ours,
+            store=recorder.store.root,
+            tracker=envs.expose_tracker(),
+            args=plan.request.docker_args,
+            name=f"mlcli-{recorder.run_id}",
+            program=docker.client(),
+        )
+        return _Invocation(tuple(argv), {**os.environ, **ours})
+    variables = envs.variables(env, os.environ)
+    for name in ("MLCLI_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_NAME"):  # the id says it; a name would contradict it
+        variables.pop(name, None)
+    # For runs that the child starts: these stay when a script takes MLCLI_RUN_ID out of its environment.
+    inner = {"MLCLI_PARENT_RUN_ID": recorder.run_id, "MLCLI_COMMAND": json.dumps([sys.executable, "-m", "mlcli"])}
+    return _Invocation(plan.command.argv, {**variables, **ours, **inner})
+
+
+def _remove_container(argv: tuple[str, ...], run_id: str) -> None:
+    """End a container whose client was killed: it would go on without it."""
+    import subprocess
+
+    subprocess.run(
+        [argv[0], "kill", f"mlcli-{run_id}"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
+
+
+def _not_started(error: OSError, plan: Plan, run_id: str) -> RunFailed:
+    program = plan.command.argv[0]
+    if error.errno == errno.E2BIG:
+        return RunFailed(
+            "the command line and the environment variables are too long to start it", run_id=run_id, code=126
+        )
+    if error.filename == plan.project.folder:
+        return RunFailed(f"cannot enter {error.filename}: {error.strerror}", run_id=run_id, code=126)
+    if error.errno != errno.ENOENT:
+        return RunFailed(
+            f"{program} cannot be executed: {error.strerror}",
+            run_id=run_id,
+            code=126,
+            hint=f"is it a program? chmod +x {program}",
+        )
+    if "/" in program and os.path.exists(os.path.join(plan.project.folder, program)):
+        return RunFailed(
+            f"{program} cannot be executed: its first line (#!) names a program that is not there",
+            run_id=run_id,
+            code=127,
+        )
+    return RunFailed(
+        f"command not found: {program}",
+        run_id=run_id,
+        code=127,
+        hint=f"the command is: {plan.command.text}\nput what it needs into the project's environment, or onto PATH",
+    )
+
+
+def _keep_freeze(env: Env, artifacts: LocalArtifacts, listener: Listener) -> None:
+    """Keep the list of what is installed; the child is running already, so nobody waits for it."""
+    try:
+        artifacts.put_bytes(envs.freeze(env).encode(), FREEZE)
+    except (OSError, MlcliError) as error:
+        listener.warn(f"the list of installed packages could not be kept with the run: {error}")
+
+
+# -- the end
+
+
+def _record_end(recorder: _Recorder, end: End) -> None:
+    status = end.status
+    if status == RunStatus.FINISHED:
+        # What the script said of itself on purpose is kept.
+        said = recorder.store.get_run(recorder.run_id).info.status
+        status = said if RunStatus.is_terminated(said) else status
+    reason = end.reason
+    if end.code and end.asked is None:
+        last = last_line(recorder.path(LOG))
+        reason += f": {last}" if last else ""
+    tags = {
+        "mlcli.exit_code": str(end.exit_code),
+        "mlcli.signal": kin.signal_name(end.signal) if end.signal is not None else "",
+        "mlcli.end_reason": reason,
+        "mlcli.duration_ms": str(round(end.seconds * 1000)),
+        "mlcli.peak_memory_bytes": str(end.peak_memory),
+        "mlcli.cpu_seconds": f"{end.cpu_user + end.cpu_system:.3f}",
+    }
+    recorder.end(status, {key: value for key, value in tags.items() if value})
+
+
+def artifacts_of(run: Run) -> list[FileInfo]:
+    """The files that a run has kept."""
+    try:
+        return [item for item in open_artifacts(run.info.artifact_uri).walk() if not item.is_dir]
+    except NotFound:
+        return []
+
+
+def last_line(path: str, limit: int = 300) -> str:
+    """The last line of a log that says something, without colours: mostly the error itself."""
+    import re
+
+    with open(path, "rb") as file:
+        file.seek(max(os.fstat(file.fileno()).st_size - 8192, 0))
+        text = file.read().decode("utf-8", "replace")
+    plain = re.sub(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\))", "", text)
+    lines = [line.strip() for line in re.split(r"[\r\n]", plain)]
+    printable = ["".join(char for char in line if char.isprintable()) for line in lines]
+    return next((line for line in reversed(printable) if line), "")[:limit]
