@@ -76,6 +76,9 @@ def _answered(argv: Sequence[str]) -> int:
         from mlcli.cli.completion import set_up
 
         return set_up(argv[0], argv[1:])
+    import gc
+
+    gc.disable()  # importing makes objects by the ten thousand and no garbage; the boundary turns it on again
     from mlcli.cli.boundary import run, take_apart
 
     return run(take_apart(argv))

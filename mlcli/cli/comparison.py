@@ -152,8 +152,9 @@ def _to_eyes(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> None:
                 str(place),
                 run.info.run_id[:SHORT_ID] + ("  " if starred else ""),
                 right=True,
-                least=14,
-                optional=place > 1,
+                least=10,
+                optional=place if place > 1 else 0,
+                keep_end=True,
             )
             for place, run in enumerate(runs)
         ),

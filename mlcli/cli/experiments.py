@@ -25,25 +25,36 @@ Which = Annotated[
 ]
 Name = Annotated[
     Optional[str],
-    typer.Option("-n", "--experiment-name", help="The experiment's name.", autocompletion=completion.experiment_names),
+    typer.Option(
+        "-n",
+        "--experiment-name",
+        metavar="NAME",
+        help="The experiment's name.",
+        autocompletion=completion.experiment_names,
+    ),
 ]
-Id = Annotated[Optional[str], typer.Option("-x", "--experiment-id", help="The experiment's id.")]
+Id = Annotated[Optional[str], typer.Option("-x", "--experiment-id", metavar="ID", help="The experiment's id.")]
 
 COLUMNS = (
     render.Column("experiment_id", "ID", right=True),
     render.Column("name", "NAME", least=16, style="bold"),
-    render.Column("lifecycle_stage", "STAGE", optional=True),
-    render.Column("last_update_time", "CHANGED", show=render.ago, optional=True, pipe=render.iso_time),
-    render.Column("artifact_location", "ARTIFACTS", least=20, optional=True, style="dim"),
+    render.Column("lifecycle_stage", "STAGE", optional=2),
+    render.Column("last_update_time", "CHANGED", show=render.ago, optional=1, pipe=render.iso_time),
+    render.Column("artifact_location", "ARTIFACTS", least=20, optional=3, style="dim", keep_end=True),
 )
 
 
 @app.command()
 def create(
     name: Annotated[Optional[str], typer.Argument(help="The new experiment's name.", show_default=False)] = None,
-    experiment_name: Annotated[Optional[str], typer.Option("-n", "--experiment-name", help="The same.")] = None,
+    experiment_name: Annotated[
+        Optional[str], typer.Option("-n", "--experiment-name", metavar="NAME", help="The same.")
+    ] = None,
     artifact_location: Annotated[
-        Optional[str], typer.Option("-l", "--artifact-location", help="Folder for its artifacts; by default the store.")
+        Optional[str],
+        typer.Option(
+            "-l", "--artifact-location", metavar="FOLDER", help="Folder for its artifacts; by default the store."
+        ),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
@@ -120,9 +131,9 @@ def rename(
     new_name: Annotated[Optional[str], typer.Argument(help="The new name.", show_default=False)] = None,
     experiment_name: Name = None,
     experiment_id: Id = None,
-    new_name_option: Annotated[Optional[str], typer.Option("--new-name", help="The new name.")] = None,
+    new_name_option: Annotated[Optional[str], typer.Option("--new-name", metavar="NAME", help="The new name.")] = None,
 ) -> None:
-    """Rename an experiment: `mlcli experiments rename OLD NEW`."""
+    """Give an experiment another name: `mlcli experiments rename OLD NEW`."""
     if (experiment_name or experiment_id) and experiment and not new_name:
         experiment, new_name = None, experiment
     wanted = new_name or new_name_option
@@ -138,7 +149,7 @@ def rename(
 
 @app.command()
 def delete(experiment: Which = None, experiment_name: Name = None, experiment_id: Id = None) -> None:
-    """Delete an experiment and its runs; `restore` brings them back."""
+    """Delete an experiment and its runs, until restored."""
     with open_store(create=False) as store:
         found = _find(store, experiment, experiment_name, experiment_id)
         store.delete_experiment(found.experiment_id)
@@ -162,9 +173,14 @@ def csv(
     experiment: Which = None,
     experiment_name: Name = None,
     experiment_id: Id = None,
-    filename: Annotated[Optional[str], typer.Option("-o", "--filename", help="Write to this file.")] = None,
+    filename: Annotated[
+        Optional[str], typer.Option("-o", "--filename", metavar="FILE", help="Write to this file.")
+    ] = None,
 ) -> None:
-    """Export the runs of an experiment as CSV; `mlcli runs export` can do more."""
+    """Export the runs of an experiment as CSV.
+
+    `mlcli runs export` does the same for any choice of runs, and as JSON lines or Parquet.
+    """
     from mlcli.cli import export
 
     with open_store(create=False) as store:

@@ -45,7 +45,9 @@ RunArgument = Annotated[
 ]
 RunOption = Annotated[
     Optional[str],
-    typer.Option("-r", "--run-id", help="The run, given as an option.", autocompletion=completion.run_ids),
+    typer.Option(
+        "-r", "--run-id", metavar="RUN", help="The run, given as an option.", autocompletion=completion.run_ids
+    ),
 ]
 Runs = Annotated[
     List[str],
@@ -56,22 +58,25 @@ ExperimentNames = Annotated[
     typer.Option(
         "-n",
         "--experiment-name",
+        metavar="NAME",
         help="Only runs of this experiment; may be repeated.",
         autocompletion=completion.experiment_names,
     ),
 ]
 ExperimentIds = Annotated[
-    Optional[List[str]], typer.Option("-x", "--experiment-id", help="The same by id; may be repeated.")
+    Optional[List[str]], typer.Option("-x", "--experiment-id", metavar="ID", help="The same by id; may be repeated.")
 ]
 View = Annotated[
     str, typer.Option("-v", "--view", help="active_only, deleted_only or all.", metavar="VIEW", show_default=True)
 ]
-Filter = Annotated[str, typer.Option("--filter", help='Only what this matches, such as "metrics.acc > 0.9".')]
+Filter = Annotated[
+    str, typer.Option("--filter", metavar="FILTER", help='Only what this matches, such as "metrics.acc > 0.9".')
+]
 OrderBy = Annotated[
     Optional[List[str]],
-    typer.Option("--order-by", help='Sort by this, such as "metrics.acc DESC"; may be repeated.'),
+    typer.Option("--order-by", metavar="KEY", help='Sort by this, such as "metrics.acc DESC"; may be repeated.'),
 ]
-Limit = Annotated[int, typer.Option("--max-results", min=1, help="At most so many.")]
+Limit = Annotated[int, typer.Option("--max-results", metavar="N", min=1, help="At most so many.")]
 
 _VIEWS = {"active_only": ViewType.ACTIVE_ONLY, "deleted_only": ViewType.DELETED_ONLY, "all": ViewType.ALL}
 

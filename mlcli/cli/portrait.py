@@ -97,15 +97,11 @@ def _first_lines(run: Run, experiment: Experiment) -> list[tuple[str, object]]:
         )
         if part
     )
-    ended = ", ".join(
-        part
-        for part in (
-            tags.get("mlcli.end_reason", ""),
-            f"signal {tags['mlcli.signal']}" if "mlcli.signal" in tags else "",
-            f"exit code {tags['mlcli.exit_code']}" if tags.get("mlcli.exit_code", "0") != "0" else "",
-        )
-        if part
-    )
+    ended = tags.get("mlcli.end_reason", "")
+    for name, words in (("mlcli.signal", "signal"), ("mlcli.exit_code", "exit code")):
+        value = tags.get(name, "0")
+        if value != "0" and value not in ended:
+            ended += f"{', ' if ended else ''}{words} {value}"
     who = "@".join(part for part in (info.user_id or tags.get("mlflow.user", ""), tags.get("mlcli.host", "")) if part)
     return [
         ("run", info.run_id),
@@ -164,8 +160,8 @@ def _metrics(run: Run, curves: Mapping[str, Sequence[float]]) -> list[str]:
                 render.Column(name, name.upper(), show=render.number, right=True, optional=True)
                 for name in ("min", "max")
             ),
-            render.Column("points", "POINTS", right=True, optional=True),
-            render.Column("course", "COURSE", least=8, optional=True),
+            render.Column("points", "POINTS", right=True, optional=2),
+            render.Column("course", "COURSE", least=8, optional=3),
         ]
     return render.table(rows, columns, render.terminal_width())
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from rich.console import Console
 
@@ -44,8 +45,9 @@ def levels() -> Levels:
 class Column(NamedTuple):
     """One column of a table.
 
-    A terminal gets ``show(value)``, a pipe the value itself or ``pipe(value)``. Where the terminal is narrow, the
-    ``optional`` columns are left out, the last one first, and those with a ``least`` width are cut, at most down to it.
+    A terminal gets ``show(value)``, a pipe the value itself or ``pipe(value)``. Where the terminal is narrow, columns
+    are cut, at most down to their ``least`` width (0: never), at their end or, to ``keep_end``, in their middle; what is
+    ``optional`` comes along, the smallest number first, as long as there is room.
     """
 
     key: str
@@ -54,7 +56,8 @@ class Column(NamedTuple):
     right: bool = False
     style: str | Callable[[Any], str] = ""
     least: int = 0
-    optional: bool = False
+    optional: int = 0
+    keep_end: bool = False
     pipe: Callable[[Any], str] | None = None
 
     @property
@@ -146,15 +149,21 @@ def width(text: str) -> int:
     )
 
 
-def cut(text: str, limit: int) -> str:
-    """The text in at most ``limit`` columns; what is missing is marked."""
+def cut(text: str, limit: int, *, keep_end: bool = False) -> str:
+    """The text in at most ``limit`` columns; a mark stands where something is missing, at the end or in the middle."""
     if width(text) <= limit:
         return text
     mark = "…" if unicode_ok() else "~"
-    end = len(text)
-    while end and width(text[:end]) > limit - 1:
+    tail = _beginning(text[::-1], (limit - 1) // 2)[::-1] if keep_end else ""
+    return _beginning(text, limit - 1 - width(tail)) + mark + tail if limit > 0 else ""
+
+
+def _beginning(text: str, limit: int) -> str:
+    """As much of the text's beginning as fits."""
+    end = min(len(text), max(limit, 0))
+    while width(text[:end]) > limit:
         end -= 1
-    return text[:end] + mark if limit else ""
+    return text[:end]
 
 
 def _padded(text: str, space: int, *, right: bool) -> str:
@@ -191,9 +200,9 @@ def ago(ms: float | None, now: float | None = None) -> str:
     seconds = (time.time() * 1000 if now is None else now) / 1000 - ms / 1000
     if seconds < -60:
         return local_time(ms)
-    for limit, unit, name in ((60, 1, "s"), (3600, 60, "min"), (86400, 3600, "h"), (30 * 86400, 86400, "d")):
+    for limit, unit, name in ((60, 1, "s"), (3600, 60, "m"), (86400, 3600, "h"), (30 * 86400, 86400, "d")):
         if seconds < limit:
-            return f"{int(max(seconds, 0) // unit)} {name} ago"
+            return f"{int(max(seconds, 0) // unit)}{name} ago"
     return local_time(ms)[:10]
 
 
@@ -248,6 +257,21 @@ def number(value: float | None) -> str:
     return f"{value:.5g}"
 
 
+def numbers(values: Iterable[object]) -> Callable[[Any], str]:
+    """How to show the numbers of one column so that their points stand below each other: four digits of the greatest."""
+    known = [float(value) for value in values if isinstance(value, (int, float)) and abs(value) < float("inf")]
+    greatest = max(map(abs, known), default=0.0)
+    least = min((abs(value) for value in known if value), default=0.0)
+    if all(value.is_integer() for value in known) or greatest >= 1e6 or least < greatest / 1e4:
+        return number
+    decimals = 3
+    while greatest < 1 and decimals < 12:
+        greatest, decimals = greatest * 10, decimals + 1
+    while greatest >= 10 and decimals > 1:
+        greatest, decimals = greatest / 10, decimals - 1
+    return lambda value: f"{value:.{decimals}f}" if abs(value) < float("inf") else number(value)
+
+
 def count(number_of: int, noun: str) -> str:
     """``1 run``, ``2 runs``; nouns whose plural is not an ``s`` are not ours."""
     return f"{number_of:,} {noun}{'' if number_of == 1 else 's'}"
@@ -272,7 +296,7 @@ def status_style(value: str) -> str:
     return _SIGNS.get(value, ("", "", ""))[2]
 
 
-def sparkline(values: Sequence[float], limit: int = 30) -> str:
+def sparkline(values: Sequence[float], limit: int = 24) -> str:
     """The course of a metric in at most ``limit`` characters; a value that is not finite leaves a gap."""
     steps = "▁▂▃▄▅▆▇█" if unicode_ok() else "_.-=+*#@"
     if len(values) > limit:  # the last value of each stretch, so that the end is the latest
@@ -386,37 +410,35 @@ def table(rows: Sequence[Mapping[str, object]], columns: Sequence[Column], space
         for index in kept:
             column = columns[index]
             style = column.style if isinstance(column.style, str) else column.style(row.get(column.key))
-            text = _padded(cut(line[index], widths[index]), widths[index], right=column.right)
+            text = cut(line[index], widths[index], keep_end=column.keep_end)
+            text = _padded(text, widths[index], right=column.right)
             parts.append(styled(text, style))
         lines.append(GAP.join(parts).rstrip())
     if left_out:
-        names = ", ".join(columns[index].heading for index in left_out)
+        names = ", ".join(columns[index].heading.strip() for index in left_out)
         lines.append(styled(cut(f"(no room for {names})", space), "dim"))
     return lines
 
 
 def _fit(columns: Sequence[Column], natural: Sequence[int], space: int) -> tuple[list[int], list[int], list[int]]:
-    """Choose the columns that fit and their widths: leave out optional ones, then cut down those that may be cut."""
-    kept = list(range(len(columns)))
-    left_out: list[int] = []
-
-    def needed(widths: Sequence[int]) -> int:
-        return sum(widths[index] for index in kept) + len(GAP) * (len(kept) - 1)
-
+    """Choose the columns that fit, their widths, and what is left out: first who comes along, then who is cut."""
     smallest = [min(full, column.least or full) for full, column in zip(natural, columns, strict=True)]
-    for index in reversed(range(len(columns))):
-        if needed(smallest) <= space:
-            break
-        if columns[index].optional:
-            kept.remove(index)
-            left_out.insert(0, index)
+    kept: list[int] = []
+    for index in sorted(range(len(columns)), key=lambda index: columns[index].optional):
+        if not columns[index].optional or _needed(smallest, [*kept, index]) <= space:
+            kept.append(index)
+    kept.sort()
     widths = list(natural)
-    while needed(widths) > space:  # always the widest of those that may still be cut
+    while _needed(widths, kept) > space:  # always the widest of those that may still be cut
         loose = [index for index in kept if widths[index] > smallest[index]]
         if not loose:
             break
         widths[max(loose, key=lambda index: widths[index])] -= 1
-    return kept, widths, left_out
+    return kept, widths, [index for index in range(len(columns)) if index not in kept]
+
+
+def _needed(widths: Sequence[int], kept: Sequence[int]) -> int:
+    return sum(widths[index] for index in kept) + len(GAP) * (len(kept) - 1)
 
 
 def fields(pairs: Iterable[tuple[str, object]], *, as_json: bool = False, obj: object = None) -> None:
@@ -468,6 +490,37 @@ def success(text: str) -> None:
     if not _levels.quiet:
         sign = "✓" if unicode_ok(sys.stderr) else "ok:"
         _say(f"{styled(sign, 'green', sys.stderr)} {text}")
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
+    """Give a function that shows how many of how many bytes are done, while it takes; None where nobody would see."""
+    if _levels.quiet or not on_terminal(sys.stderr) or os.environ.get("TERM") == "dumb":
+        yield None
+        return
+    import time
+
+    start = shown = time.monotonic()
+
+    def tick(done: int, total: int) -> None:
+        nonlocal shown
+        now = time.monotonic()
+        if now - start < 0.3 or now - shown < 0.1:  # what is quick needs no bar
+            return
+        shown = now
+        room = max(terminal_width() - width(what) - 34, 10)
+        share = done / total if total else 1.0
+        bar = ("█" if unicode_ok(sys.stderr) else "#") * int(share * room)
+        text = f"{what} {bar:{room}} {share:4.0%} of {size(total)}, {size(done / (now - start))}/s"
+        sys.stderr.write(f"\r\x1b[K{cut(text, terminal_width() - 1)}")
+        sys.stderr.flush()
+
+    try:
+        yield tick
+    finally:
+        if shown != start:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
 
 
 def warn(text: str, hint: str = "") -> None:

@@ -43,9 +43,9 @@ def list_(
     order_by: options.OrderBy = None,
     as_json: options.Json = False,
 ) -> None:
-    """List runs, the newest first, with the metrics and params in which they differ.
+    """List runs, the newest first.
 
-    By default the runs of all experiments, or of the one that MLCLI_EXPERIMENT_NAME or the project's settings name.
+    They are shown with the metrics and params in which they differ. By default the runs of all experiments, or of the one that MLCLI_EXPERIMENT_NAME or the project's settings name.
     A terminal shows as many metrics and params as fit; a pipe gets them all, tab-separated under a header.
     """
     _list(experiment_name, experiment_id, view, max_results, filter_string, order_by, as_json)
@@ -63,7 +63,10 @@ def search(
     order_by: options.OrderBy = None,
     as_json: options.Json = False,
 ) -> None:
-    """Search runs: `mlcli runs search "metrics.acc > 0.9 and params.solver = 'lbfgs'"`."""
+    """Search runs by params, metrics, tags and times.
+
+    For example: mlcli runs search "metrics.acc > 0.9 and params.solver = 'lbfgs'"
+    """
     _list(experiment_name, experiment_id, view, max_results, filter_string, order_by, as_json)
 
 
@@ -141,30 +144,31 @@ def _columns(runs: Sequence[Run], experiments: Mapping[str, str]) -> list[render
         render.Column("run_id", "RUN", show=lambda run_id: str(run_id)[:SHORT_ID], style="bold"),
         render.Column("name", "NAME", least=10),
         *([render.Column("stage", "STAGE")] if deleted else []),
-        *([render.Column("experiment", "EXPERIMENT", least=8)] if several else []),
+        *([render.Column("experiment", "EXPERIMENT", least=8, optional=4)] if several else []),
         render.Column("start_time", "STARTED", show=render.ago, right=True),
         render.Column("duration_ms", "TOOK", show=render.duration, right=True),
         *(
             render.Column(
                 f"metrics.{key}",
                 f"{key} (metric)" if key in both else key,
-                show=render.number,
+                show=render.numbers(run.data.metrics.get(key) for run in runs),
                 right=True,
                 style="cyan",
-                optional=True,
+                optional=1 + 2 * place,
                 least=9,
             )
-            for key in metrics
+            for place, key in enumerate(metrics)
         ),
         *(
             render.Column(
                 f"params.{key}",
                 f"{key} (param)" if key in both else key,
                 right=all(_is_number(run.data.params.get(key)) for run in runs),
-                optional=True,
+                optional=2 + 2 * place,
                 least=8,
+                keep_end=True,
             )
-            for key in params
+            for place, key in enumerate(params)
         ),
     ]
 
@@ -208,7 +212,8 @@ def differing(maps: Sequence[Mapping[str, object]]) -> list[str]:
 @app.command()
 def export(
     form: Annotated[
-        str, typer.Option("-f", "--format", help="csv, jsonl or parquet; by default what FILE ends with.")
+        str,
+        typer.Option("-f", "--format", metavar="FORMAT", help="csv, jsonl or parquet; by default what FILE ends with."),
     ] = "",
     output: Annotated[Optional[str], typer.Option("-o", "--output", metavar="FILE", help="Write to this file.")] = None,
     experiment_name: options.ExperimentNames = None,
@@ -220,7 +225,10 @@ def export(
         bool, typer.Option("--raw", help="CSV: leave texts alone that a spreadsheet would run as formulas.")
     ] = False,
 ) -> None:
-    """Write runs with all metrics, params and tags as CSV, JSON lines or Parquet."""
+    """Write runs as CSV, JSON lines or Parquet.
+
+    Each run comes with all its metrics, params and tags.
+    """
     from mlcli.cli import export as exporting
 
     ending = (output or "").rpartition(".")[2].lower()
@@ -242,7 +250,10 @@ def export(
 
 @app.command()
 def show(run: options.RunArgument = None, run_id: options.RunOption = None, as_json: options.Json = False) -> None:
-    """Show one run: how it went, where it came from, its params, metrics, tags and artifacts."""
+    """Show one run whole.
+
+    How it went, where it came from, its params, metrics, tags and artifacts. With --verbose also the tags that mlcli sets.
+    """
     from mlcli.artifacts import open_artifacts
     from mlcli.cli import portrait
 
@@ -268,9 +279,11 @@ def logs(
     run: options.RunArgument = None,
     run_id: options.RunOption = None,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the run ends.")] = False,
-    tail: Annotated[Optional[int], typer.Option("--tail", min=0, help="Only so many lines from the end.")] = None,
+    tail: Annotated[
+        Optional[int], typer.Option("--tail", metavar="N", min=0, help="Only so many lines from the end.")
+    ] = None,
 ) -> None:
-    """Print what a run wrote to stdout and stderr, byte for byte."""
+    """Print what a run wrote to stdout and stderr."""
     import time
 
     with open_store(create=False) as store:
@@ -329,9 +342,9 @@ def compare(
     changed: Annotated[bool, typer.Option("--changed", help="Only what is not the same in all.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Put runs side by side; what differs is marked, and so is the best of each metric.
+    """Put runs side by side.
 
-    The best is the greatest, for names such as loss, error, rmse or time the least.
+    What differs is marked, and so is the best value of each metric. The best is the greatest, for names such as loss, error, rmse or time the least.
     """
     from mlcli.cli import comparison
 
@@ -349,7 +362,10 @@ def diff(
     second: Annotated[str, typer.Argument(metavar="B", help="Another run.")],
     as_json: options.Json = False,
 ) -> None:
-    """Show in what two runs differ: params, metrics, code, environment with its packages, tags."""
+    """Show in what two runs differ.
+
+    Params, metrics, code, environment with its packages, and tags.
+    """
     from mlcli.cli import comparison
 
     with open_store(create=False) as store:
@@ -370,7 +386,10 @@ def set_tag(
     run: TheRun,
     pairs: Annotated[List[str], typer.Argument(metavar="KEY VALUE | KEY=VALUE...", help="The tags.")],
 ) -> None:
-    """Set tags: `mlcli runs set-tag RUN KEY VALUE`, or any number of KEY=VALUE."""
+    """Set tags of a run.
+
+    Either one, as KEY VALUE, or any number, as KEY=VALUE.
+    """
     if len(pairs) == 2 and "=" not in pairs[0]:
         tags = {pairs[0]: pairs[1]}
     else:
@@ -405,7 +424,10 @@ def note(
         Optional[List[str]], typer.Argument(help="The note; `-` reads it from stdin.", show_default=False)
     ] = None,
 ) -> None:
-    """Write a note on a run, or print the one it has. The web pages of MLflow show it as the description."""
+    """Write a note on a run, or print the one it has.
+
+    MLflow calls it the description of the run.
+    """
     with open_store(create=False) as store:
         key = store.find_run(run)
         if not text:
@@ -423,7 +445,7 @@ def delete(
     runs: SomeRuns = None,
     run_id: options.RunOption = None,
 ) -> None:
-    """Delete runs; `restore` brings them back."""
+    """Delete runs, until restored."""
     with open_store(create=False) as store:
         found = [store.find_run(word) for word in _words(runs, run_id)]
         for key in found:
