@@ -23,12 +23,15 @@ from mlcli.filters import Comparison, FromNow, Group, Node, Not, OrderTerm
 # Runs a statement and gives its rows: Database.query.
 Fetch = Callable[[str, Mapping[str, Any]], Iterable[Sequence[Any]]]
 
+# Measured on stores of 100,000 runs; only ratios matter.
 _BOUNDS = (250, 4000, 64_000)  # how far a condition's runs are counted, step by step
-_CONDITION_COST = 2  # a run taken from a condition costs about twice one met in order: it is looked up and sorted
+_COUNTED_PER_MET = 40  # counting so many runs costs what testing one met in order does
+_TAKEN_PER_LISTED = 10  # taking a run from a condition costs ten times passing one by with the condition as a list
+_TAKEN_PER_READ = 3  # ... and three times reading and sorting everything
 _UNCOUNTED = 4  # a condition that no index can count is taken to let one run of four pass
 _MOST_COUNTS = 32  # a filter of more conditions than this is not worth asking about
 _OPEN = ", ".join(f"'{status}'" for status in (RunStatus.RUNNING, RunStatus.SCHEDULED))
-_TAG_HEAD = 200  # characters of a tag that its index holds
+_SHORT_TAG = 200  # characters of a tag that its index of values holds
 _CONTEXT = "mlflow.data.context"
 
 
@@ -200,17 +203,17 @@ class _Text:
 
     # Filters
 
-    def predicate(self, node: Node) -> str:
-        """A test of the record ``r``."""
+    def predicate(self, node: Node, record: str = "r.id") -> str:
+        """A test of the record ``r``; ``record`` is its key, perhaps known before its row is read."""
         if isinstance(node, Group):
-            return "(" + f" {node.operator} ".join(self.predicate(term) for term in node.terms) + ")"
+            return "(" + f" {node.operator} ".join(self.predicate(term, record) for term in node.terms) + ")"
         if isinstance(node, Not):
-            return f"NOT ({self.predicate(node.term)})"
+            return f"NOT ({self.predicate(node.term, record)})"
         if node.entity == "attribute":
             return self.attribute(node, "r")
         source, owner, where = self.rows(node)
         negation = "NOT " if node.operator == "IS NULL" else ""
-        return f"{negation}EXISTS (SELECT 1 FROM {source} WHERE {' AND '.join([f'{owner} = r.id', *where])})"
+        return f"{negation}EXISTS (SELECT 1 FROM {source} WHERE {' AND '.join([f'{owner} = {record}', *where])})"
 
     def attribute(self, test: Comparison, alias: str) -> str:
         column = self.kind.columns[test.key].format(r=alias)
@@ -219,20 +222,13 @@ class _Text:
         tested = self.tested(column, test)
         return f"({column} IS NOT NULL AND {tested})" if test.key in self.kind.nullable else tested
 
-    def rows(self, test: Comparison, *, indexed: bool = False) -> Tuple[str, str, List[str]]:
-        """The rows that pass a test: their tables, the column of their record, the conditions.
-
-        ``indexed`` adds what lets an index over all records find them.
-        """
+    def rows(self, test: Comparison) -> Tuple[str, str, List[str]]:
+        """The rows that pass a test: their tables, the column of their record, the conditions."""
         if test.entity == "dataset" and test.key != "context":
             return "inputs i JOIN datasets x ON x.id = i.dataset", "i.run", self.value_tests(test, "x", test.key)
         if test.entity == "dataset":
             return "input_tags x", "x.run", [f"x.key = '{_CONTEXT}'", *self.value_tests(test, "x")]
         where = [f"x.key = {self.bind(test.key)}", *self.value_tests(test, "x")]
-        if indexed and test.entity == "tag" and test.operator in ("=", "IN"):
-            values = test.value if isinstance(test.value, tuple) else (test.value,)
-            heads = self.bind_all(str(value)[:_TAG_HEAD] for value in values)
-            where.insert(1, f"substr(x.value, 1, {_TAG_HEAD}) IN ({heads})")
         return f"{self.kind.tables[test.entity]} x", f"x.{self.kind.owner}", where
 
     def value_tests(self, test: Comparison, alias: str, column: str = "value") -> List[str]:
@@ -321,8 +317,14 @@ _Source = Union[str, _Sources]
 class _Condition(NamedTuple):
     """A part of the search that runs may be taken from; ``in_walk``: the index walked in order sees to it anyway."""
 
+    node: Optional[Node]  # None: the experiments
     source: _Source
     in_walk: bool
+
+    @property
+    def listing(self) -> Optional[str]:
+        """The statement that gives exactly the runs that meet the condition."""
+        return self.source if isinstance(self.source, str) else None
 
 
 class _RunSearch:
@@ -341,31 +343,37 @@ class _RunSearch:
         self.order = order
         self.experiments = experiments
         self.stage = stage
+        self.first = order[0] if order else OrderTerm("attribute", "start_time", descending=True)
 
     def query(self) -> Query:
-        where = self.scope("r") + self.tests(self.conjuncts)
-        return Query(self.text.select("runs r", where, self.order), self.text.params, self)
+        return Query(self.whole(), self.text.params, self)
 
     def statements(self, fetch: Fetch, needed: int) -> List[str]:
         """The statements that give the runs in order when read one after another, chosen for ``needed`` runs."""
-        walk = self.walk()
+        can_walk = self.can_walk(fetch)
         conditions = self.conditions()
-        if not conditions or (walk and all(condition.in_walk for condition in conditions)):
-            return walk or [self.whole()]
-        total = next(iter(fetch("SELECT COALESCE(max(id), 0) FROM runs", {})))[0]
-        for bound in _BOUNDS:
-            sizes = [_size(fetch, condition.source, self.text.params, bound) for condition in conditions]
-            size, selects = min(sizes, key=lambda pair: pair[0])
-            met = (
-                self.met_in_walk(needed, total, conditions, [min(each, bound) for each, _ in sizes]) if walk else total
-            )
-            if size < bound:
-                return [self.from_condition(selects)] if size * _CONDITION_COST < met else walk or [self.whole()]
-            if met <= bound * _CONDITION_COST:
+        if not conditions or (can_walk and all(condition.in_walk for condition in conditions)):
+            return self.walk({}) if can_walk else [self.whole()]
+        total = int(next(iter(fetch("SELECT COALESCE(max(id), 0) FROM runs", {})))[0])
+        listed: Dict[Optional[Node], str] = {}
+        for bound, next_bound in zip(_BOUNDS, (*_BOUNDS[1:], 0)):
+            counted = [_size(fetch, condition.source, self.text.params, bound) for condition in conditions]
+            sizes = [min(size, bound) for size, _ in counted]
+            met = self.met(needed, total, conditions, sizes)
+            size, selects = min(counted, key=lambda pair: pair[0])
+            cost = size * (_TAKEN_PER_LISTED if can_walk else _TAKEN_PER_READ)
+            if size < bound and cost < (met if can_walk else total):
+                return [self.from_condition(selects)]
+            listed = {
+                condition.node: condition.listing
+                for condition, each in zip(conditions, sizes)
+                if condition.listing and not condition.in_walk and each < min(bound, met * _TAKEN_PER_LISTED)
+            }
+            if size < bound or (can_walk and met * _COUNTED_PER_MET <= next_bound):
                 break
-        return walk or [self.whole()]
+        return self.walk(listed) if can_walk else [self.whole()]
 
-    def met_in_walk(self, needed: int, total: int, conditions: Sequence[_Condition], sizes: Sequence[int]) -> int:
+    def met(self, needed: int, total: int, conditions: Sequence[_Condition], sizes: Sequence[int]) -> int:
         """How many runs a walk is likely to meet until it has ``needed`` that pass."""
         met = needed
         for condition, size in zip(conditions, sizes):
@@ -390,23 +398,33 @@ class _RunSearch:
             where.append("1 = 0")
         return where
 
-    def tests(self, nodes: Iterable[Node]) -> List[str]:
-        return [self.text.predicate(node) for node in nodes]
+    def tests(self, nodes: Iterable[Node], listed: Mapping[Optional[Node], str], record: str = "r.id") -> List[str]:
+        """Predicates for ``nodes``; a condition of ``listed`` is gathered once and looked up, in memory, from then on."""
+        # The plus keeps the list from becoming where the statement begins.
+        known = [f"+{record} IN ({select})" for select in listed.values()]
+        return known + [self.text.predicate(node, record) for node in nodes if node not in listed]
 
     # One way: everything
 
     def whole(self) -> str:
-        return self.text.select("runs r", self.scope("r") + self.tests(self.conjuncts), self.order)
+        return self.text.select("runs r", self.scope("r") + self.tests(self.conjuncts, {}), self.order)
 
     # Another: along an index that has the order
 
-    def walk(self) -> List[str]:
-        """Statements that meet the runs in order; empty if no index has the order."""
-        first = self.order[0] if self.order else OrderTerm("attribute", "start_time", descending=True)
+    def can_walk(self, fetch: Fetch) -> bool:
+        """Whether an index has the order that is asked for."""
+        if self.first.entity == "attribute":
+            return self.first.key == "start_time" and bool(self.stage)
+        if self.first.entity != "tag":
+            return True
+        long_one = f"SELECT 1 FROM tags x WHERE x.key = {self.text.bind(self.first.key)} AND {_is_long('x')}"
+        return not _count(fetch, long_one, self.text.params, 1)
+
+    def walk(self, listed: Mapping[Optional[Node], str]) -> List[str]:
+        """Statements that meet the runs in order, one after another."""
+        first = self.first
         if first.entity == "attribute":
-            if first.key != "start_time" or not self.stage:
-                return []
-            where = self.scope("r", walking=True) + self.tests(self.conjuncts)
+            where = self.scope("r", walking=True) + self.tests(self.conjuncts, listed)
             return [self.text.select("runs r", where, self.order)]
         own = [
             node
@@ -417,43 +435,52 @@ class _RunSearch:
         wants_none = [test.operator == "IS NULL" for test in own]
         statements = []
         if not any(wants_none):
-            statements += [self.walk_values(first, own, rest, nan) for nan in _nan_phases(first, own)]
+            statements += [self.walk_values(first, own, rest, nan, listed) for nan in _nan_phases(first, own)]
         if all(wants_none):
             has_none = Comparison(first.entity, first.key, "IS NULL", None, 0)
-            where = self.scope("r", walking=True) + self.tests([has_none, *rest])
+            where = self.scope("r", walking=True) + self.tests([has_none, *rest], listed)
             statements.append(self.text.select("runs r", where, self.order[1:]))
         return statements
 
-    def walk_values(self, term: OrderTerm, own: Sequence[Comparison], rest: Sequence[Node], nan: Optional[int]) -> str:
+    def walk_values(
+        self,
+        term: OrderTerm,
+        own: Sequence[Comparison],
+        rest: Sequence[Node],
+        nan: Optional[int],
+        listed: Mapping[Optional[Node], str],
+    ) -> str:
         """Walk the runs that have a metric, param or tag, in the order of its values."""
         where = [f"v.key = {self.text.bind(term.key)}"]
         if nan is not None:
             where.append(f"v.is_nan = {nan}")
+        if term.entity == "tag":
+            where.append(f"{_is_short('v')}")
         for test in own:
             where += self.text.value_tests(test, "v")
-        where += ["r.id = v.run", *self.scope("r", walking=True), *self.tests(rest)]
-        direction = "DESC" if term.descending else "ASC"
-        head = f"substr(v.value, 1, {_TAG_HEAD}) {direction}, " if term.entity == "tag" else ""
+        where += [*self.tests(rest, listed, "v.run"), "r.id = v.run", *self.scope("r", walking=True)]
         source = f"{_RUNS.tables[term.entity]} v CROSS JOIN runs r"
-        return self.text.select(source, where, self.order[1:], first=f"{head}v.value {direction}")
+        first = f"v.value {'DESC' if term.descending else 'ASC'}"
+        return self.text.select(source, where, self.order[1:], first=first)
 
     # A third: from the runs that an index gives for a condition
 
     def from_condition(self, selects: Sequence[str]) -> str:
-        where = ["r.id = c.run", *self.scope("r"), *self.tests(self.conjuncts)]
+        where = ["r.id = c.run", *self.scope("r"), *self.tests(self.conjuncts, {}, "c.run")]
         return self.text.select(f"({' UNION '.join(selects)}) c CROSS JOIN runs r", where, self.order)
 
     def conditions(self) -> List[_Condition]:
-        first = self.order[0] if self.order else OrderTerm("attribute", "start_time", descending=True)
+        first = self.first
         found = []
         for node in self.conjuncts:
             source = self.source(node)
             if source is not None and _leaves(source) <= _MOST_COUNTS:
                 in_walk = isinstance(node, Comparison) and (node.entity, node.key) == (first.entity, first.key)
-                found.append(_Condition(source, in_walk))
+                found.append(_Condition(node, source, in_walk))
         if self.experiments is not None:
             source = f"SELECT x.id AS run FROM runs x WHERE {' AND '.join(self.scope('x'))}"
-            found.append(_Condition(source, in_walk=first.entity == "attribute" and len(self.experiments) == 1))
+            in_walk = first.entity == "attribute" and len(self.experiments) == 1
+            found.append(_Condition(None, source, in_walk))
         return found
 
     def source(self, node: Node) -> Optional[_Source]:
@@ -471,9 +498,15 @@ class _RunSearch:
         if test.is_negative or test.operator in ("IS NULL", "LIKE", "ILIKE"):
             return None
         if test.entity != "attribute":
-            source, owner, where = self.text.rows(test, indexed=True)
+            source, owner, where = self.text.rows(test)
+            if test.entity == "tag" and test.operator != "IS NOT NULL":
+                values = test.value if isinstance(test.value, tuple) else (test.value,)
+                lengths = {len(str(value)) > _SHORT_TAG for value in values}
+                if len(lengths) > 1:
+                    return None
+                where.append(_is_long("x") if lengths.pop() else f"{_is_short('x')}")
             distinct = "DISTINCT " if test.entity == "dataset" else ""
-            return f"SELECT {distinct}{owner} AS run FROM {source} WHERE {' AND '.join(where)}"
+            return f"SELECT {distinct}{owner} AS run FROM {source} WHERE {' AND '.join(where) or '1 = 1'}"
         if test.operator not in ("=", "IN") and test.key != "start_time":
             return None
         if test.key in ("run_id", "experiment_id"):
@@ -491,6 +524,15 @@ class _RunSearch:
             # The index of open runs is found by its own words only.
             return f"SELECT x.id AS run FROM runs x WHERE x.status IN ({_OPEN}) AND {self.text.attribute(test, 'x')}"
         return None
+
+
+def _is_long(alias: str) -> str:
+    """The words of the partial indexes of tags."""
+    return f"length({alias}.value) > {_SHORT_TAG}"
+
+
+def _is_short(alias: str) -> str:
+    return f"length({alias}.value) <= {_SHORT_TAG}"
 
 
 def _nan_phases(term: OrderTerm, own: Sequence[Comparison]) -> Tuple[Optional[int], ...]:

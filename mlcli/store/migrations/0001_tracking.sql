@@ -51,8 +51,10 @@ CREATE TABLE tags (
     value TEXT NOT NULL,
     PRIMARY KEY (run, key)
 ) {clustered};
--- Long values (notes, command lines) would bloat the index: it holds the first 200 characters, queries say so too.
-CREATE INDEX tags_value ON tags (key, substr(value, 1, 200), run);
+-- Long values (notes, command lines) would bloat the index of values: they have one of their own, without the value.
+-- Queries repeat the words of the WHERE; only so are partial indexes found.
+CREATE INDEX tags_value ON tags (key, value, run) WHERE length(value) <= 200;
+CREATE INDEX tags_long ON tags (key, run) WHERE length(value) > 200;
 
 -- One row per metric of a run: its latest point (max by step, timestamp, value), its extremes; what search reads.
 CREATE TABLE series (
