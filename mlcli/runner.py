@@ -32,6 +32,7 @@ from mlcli.entities import LifecycleStage, RunStatus
 from mlcli.errors import AlreadyExists, EnvError, InvalidInput, InvalidState, MlcliError, NotFound, RunFailed
 from mlcli.guardian import Guardian
 from mlcli.output import Output
+from mlcli.projects import git
 from mlcli.store import open_store
 
 if TYPE_CHECKING:
@@ -267,6 +268,7 @@ def execute(plan: Plan, listener: Listener, *, stdout: int | None = 1, stderr: i
                 with envs.in_use(env):
                     end = _child(plan, recorder, env, output, listener)
                 _record_end(recorder, end)
+                _keep_freeze(env, recorder.artifacts, listener)
             run = store.get_run(recorder.run_id)
         output.flush()  # only now: a reader of ours that sleeps must not keep the run alive
         if end.leftovers:
@@ -513,26 +515,13 @@ def _keep_changes(project: Project, artifacts: LocalArtifacts, listener: Listene
     """Keep what the work tree has beyond its commit."""
     if not (project.source.dirty and project.source.root and project.source.commit):
         return
-    import subprocess
-
-    # Nothing that a repository may configure to be run is run: no external diff, no text conversion, no monitor.
-    command = ["git", "-c", "core.fsmonitor=false", "-C", project.source.root, "diff", "HEAD", "--binary"]
-    command += ["--no-ext-diff", "--no-textconv", "--no-color"]
-    with artifacts.writing(DIFF) as path, open(path, "wb") as file:
-        git = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.PIPE, check=False, env=_for_git()
-        )
-    if git.returncode:
-        said = git.stderr.decode("utf-8", "replace").strip()
-        listener.warn(f"the uncommitted changes could not be kept with the run: {said}")
-
-
-def _for_git() -> dict[str, str]:
-    """Our variables without those that would point git at another repository; it takes no lock of the user's."""
-    kept = {
-        name: value for name, value in os.environ.items() if name not in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
-    }
-    return {**kept, "GIT_OPTIONAL_LOCKS": "0"}
+    try:
+        patch = git.diff(project.source.root)
+    except MlcliError as error:
+        listener.warn(f"the uncommitted changes could not be kept with the run: {error}")
+        return
+    if patch:
+        artifacts.put_bytes(patch, DIFF)
 
 
 def _child(plan: Plan, recorder: _Recorder, env: Env, output: Output, listener: Listener) -> End:
@@ -544,10 +533,6 @@ def _child(plan: Plan, recorder: _Recorder, env: Env, output: Output, listener: 
     recorder.status(RunStatus.RUNNING)
     guardian.start()
 
-    def started(_pid: int) -> None:
-        recorder.hold()
-        _keep_freeze(env, recorder.artifacts, listener)
-
     try:
         end = run_child(
             child.argv,
@@ -557,7 +542,7 @@ def _child(plan: Plan, recorder: _Recorder, env: Env, output: Output, listener: 
             mark=mark,
             grace=plan.grace,
             guardian=guardian,
-            on_start=started,
+            on_start=lambda _pid: recorder.hold(),
             on_signal=listener.note,
         )
         if env.manager == "docker" and end.signal is not None:
@@ -679,9 +664,11 @@ def _not_started(error: OSError, plan: Plan, run_id: str) -> RunFailed:
 
 
 def _keep_freeze(env: Env, artifacts: LocalArtifacts, listener: Listener) -> None:
-    """Keep the list of what is installed; the child is running already, so nobody waits for it."""
+    """Keep the list of what is installed. After the end: it may take a tenth of a second to find out."""
     try:
-        artifacts.put_bytes(envs.freeze(env).encode(), FREEZE)
+        packages = envs.freeze(env)
+        if packages:
+            artifacts.put_bytes(packages.encode(), FREEZE)
     except (OSError, MlcliError) as error:
         listener.warn(f"the list of installed packages could not be kept with the run: {error}")
 
@@ -690,11 +677,11 @@ def _keep_freeze(env: Env, artifacts: LocalArtifacts, listener: Listener) -> Non
 
 
 def _record_end(recorder: _Recorder, end: End) -> None:
+    # Absorbs all that the child has logged, so that nothing it said of its status comes after what we say.
+    said = recorder.store.get_run(recorder.run_id).info.status
     status = end.status
-    if status == RunStatus.FINISHED:
-        # What the script said of itself on purpose is kept.
-        said = recorder.store.get_run(recorder.run_id).info.status
-        status = said if RunStatus.is_terminated(said) else status
+    if status == RunStatus.FINISHED and RunStatus.is_terminated(said):
+        status = said  # what the script said of itself on purpose
     reason = end.reason
     if end.code and end.asked is None:
         last = last_line(recorder.path(LOG))

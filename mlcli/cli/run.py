@@ -118,7 +118,11 @@ def run(
     if dry_run:
         _show_plan(plan, as_json=as_json)
         return
-    outcome = runner.execute(plan, _listener(plan), stdout=2 if as_json else 1)
+    try:
+        outcome = runner.execute(plan, _listener(plan), stdout=2 if as_json else 1)
+    except runner.Interrupted as interrupted:
+        render.error(f"{interrupted} before the program was started")
+        raise typer.Exit(128 + interrupted.signum) from None
     if as_json:
         render.emit_json(outcome.run.to_dictionary())
     _summary(outcome)
