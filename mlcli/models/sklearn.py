@@ -366,7 +366,7 @@ def _skops() -> Any:
 
 
 def _write_example(folder: str, example: Any) -> Dict[str, Any]:
-    """Write the input example as MLflow does: tables split, arrays as ``inputs`` or data."""
+    """Write the input example as MLflow does: tables split, arrays as nested lists."""
     if example is None:
         return {}
     import json
@@ -375,17 +375,15 @@ def _write_example(folder: str, example: Any) -> Dict[str, Any]:
         text = example.to_json(orient="split", index=False, date_format="iso")
         info = {"artifact_path": _EXAMPLE, "type": "dataframe", "pandas_orient": "split"}
     else:
-        plain = example.tolist() if hasattr(example, "tolist") else example
+        is_array = hasattr(example, "tolist")
         try:
-            text = json.dumps({"inputs": plain} if hasattr(example, "tolist") else plain)
+            text = json.dumps(example.tolist() if is_array else example)
         except (TypeError, ValueError):
             raise InvalidInput(
                 f"the input example cannot be kept: it is a {type(example).__name__}",
                 hint="give a DataFrame, an array or a list",
             ) from None
-        info = {"artifact_path": _EXAMPLE, "type": "ndarray" if hasattr(example, "tolist") else "json_object"}
-        if info["type"] == "ndarray":
-            info["format"] = "tf-serving"
+        info = {"artifact_path": _EXAMPLE, "type": "ndarray" if is_array else "json_object"}
     mlmodel.write(folder, _EXAMPLE, text)
     return info
 
