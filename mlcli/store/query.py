@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import binascii
 import json
+import math
 from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from mlcli import filters
@@ -358,17 +359,22 @@ class _RunSearch:
         listed: Dict[Optional[Node], str] = {}
         for bound, next_bound in zip(_BOUNDS, (*_BOUNDS[1:], 0)):
             counted = [_size(fetch, condition.source, self.text.params, bound) for condition in conditions]
-            sizes = [min(size, bound) for size, _ in counted]
+            # What has more than the bound has somewhere between it and all: the middle, as ratios go.
+            sizes = [size if size < bound else max(bound, math.isqrt(bound * total)) for size, _ in counted]
             met = self.met(needed, total, conditions, sizes)
             size, selects = min(counted, key=lambda pair: pair[0])
-            cost = size * (_TAKEN_PER_LISTED if can_walk else _TAKEN_PER_READ)
-            if size < bound and cost < (met if can_walk else total):
-                return [self.from_condition(selects)]
+            take = size < bound and size * (_TAKEN_PER_LISTED if can_walk else _TAKEN_PER_READ) < (
+                met if can_walk else total
+            )
+            tested = size if take else met
             listed = {
                 condition.node: condition.listing
                 for condition, each in zip(conditions, sizes)
-                if condition.listing and not condition.in_walk and each < min(bound, met * _TAKEN_PER_LISTED)
+                if condition.listing and each < min(bound, tested * _TAKEN_PER_LISTED)
+                if take or not condition.in_walk
             }
+            if take:
+                return [self.from_condition(selects, listed)]
             if size < bound or (can_walk and met * _COUNTED_PER_MET <= next_bound):
                 break
         return self.walk(listed) if can_walk else [self.whole()]
@@ -426,7 +432,7 @@ class _RunSearch:
         if first.entity == "attribute":
             where = self.scope("r", walking=True) + self.tests(self.conjuncts, listed)
             return [self.text.select("runs r", where, self.order)]
-        own = [
+        own = [  # the index walked sees to these
             node
             for node in self.conjuncts
             if isinstance(node, Comparison) and (node.entity, node.key) == (first.entity, first.key)
@@ -465,8 +471,9 @@ class _RunSearch:
 
     # A third: from the runs that an index gives for a condition
 
-    def from_condition(self, selects: Sequence[str]) -> str:
-        where = ["r.id = c.run", *self.scope("r"), *self.tests(self.conjuncts, {}, "c.run")]
+    def from_condition(self, selects: Sequence[str], listed: Mapping[Optional[Node], str]) -> str:
+        others = {node: select for node, select in listed.items() if [select] != selects}
+        where = [*self.tests(self.conjuncts, others, "c.run"), "r.id = c.run", *self.scope("r")]
         return self.text.select(f"({' UNION '.join(selects)}) c CROSS JOIN runs r", where, self.order)
 
     def conditions(self) -> List[_Condition]:
