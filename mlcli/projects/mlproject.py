@@ -1,8 +1,7 @@
 """The MLproject file: its fields, checked and made into values.
 
 What MLflow runs is read here; what it ignores (an unknown key) is a warning; what it crashes on is an error with a
-place. Two errors wait until they matter (``LATER``): an entry point without command, and an environment file that is
-not there, hurt only the run that needs them.
+place. One waits until it matters (``LATER``): an entry point without command hurts only who runs it.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from mlcli.projects.docker import DockerSpec
 from mlcli.projects.problem import ERROR, WARNING, Problem, similar
 
 TYPES = ("string", "str", "float", "int", "integer", "bool", "boolean", "path", "uri", "list")
-LATER = frozenset(("no-command", "missing-env-file"))
+LATER = frozenset(("no-command",))
 
 _TOP = ("name", "python_env", "conda_env", "docker_env", "entry_points", "databricks_spark_job")
 _ENVS = {"docker_env": "docker", "python_env": "python", "conda_env": "conda"}
@@ -47,6 +46,7 @@ class EntryPoint(NamedTuple):
     parameters: dict[str, Parameter]
     line: int | None = None
     script: str | None = None
+    note: str = ""
 
 
 class MLproject(NamedTuple):
@@ -63,7 +63,7 @@ class MLproject(NamedTuple):
 
 def read(path: str) -> MLproject:
     """Read the MLproject file at ``path``; all its problems are in the result, only unreadable YAML raises."""
-    return _Reader(yamlfile.read(path, file=_shown(path))).mlproject()
+    return _Reader(yamlfile.read(path, file=shown(path))).mlproject()
 
 
 def text(value: object) -> str:
@@ -71,7 +71,7 @@ def text(value: object) -> str:
     return str(value)
 
 
-def _shown(path: str) -> str:
+def shown(path: str) -> str:
     """``path`` as seen from the current folder, when that is shorter."""
     try:
         relative = os.path.relpath(path)

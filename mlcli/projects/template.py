@@ -107,7 +107,8 @@ def compile_command(
         argv, text = build(entry.command, values.resolved, values.extras)
     except TemplateError as error:
         raise ProjectError(error.message, file=file, line=entry.line, hint=error.hint) from None
-    return Command(argv, text, values.recorded, values.notes)
+    notes = (entry.note, *values.notes) if entry.note else values.notes
+    return Command(argv, text, values.recorded, notes)
 
 
 class TemplateError(InvalidInput):
