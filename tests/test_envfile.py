@@ -208,7 +208,7 @@ def test_mlcli_itself_is_never_asked_of_an_index(read, line):
 
 def test_a_missing_file_says_what_there_is_instead(read):
     spec = read({"conda.yaml": ""}, kind="python", file="python_env.yaml")
-    assert codes(spec, "error") == ["env-file-missing"]
+    assert codes(spec, "error") == ["missing-env-file"]
     assert "conda.yaml" in spec.problems[0].hint
 
 

@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mlcli import config
 from mlcli.envs import env as _env
@@ -23,9 +23,22 @@ from mlcli.errors import EnvError, InvalidInput
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from mlcli.envs.python import Choice
     from mlcli.projects.envfile import EnvSpec
 
-__all__ = ["NAMES", "Env", "choose", "default_manager", "ensure", "expose_tracker", "freeze", "in_use", "variables"]
+__all__ = [
+    "NAMES",
+    "Env",
+    "Preview",
+    "choose",
+    "default_manager",
+    "ensure",
+    "expose_tracker",
+    "freeze",
+    "in_use",
+    "preview",
+    "variables",
+]
 
 NAMES = ("virtualenv", "uv", "conda", "docker", "local")
 
@@ -47,6 +60,8 @@ def choose(spec: EnvSpec, asked: str | None = None) -> str:
     anything else      docker       an error: there is no image
     anything           the rest     what was asked for
     =================  ===========  ==========================================
+
+    A file that nothing can be built from is an error here, before anything is started.
     """
     asked = asked or config.setting("env_manager").value
     if asked is not None and asked not in NAMES:
@@ -63,7 +78,9 @@ def choose(spec: EnvSpec, asked: str | None = None) -> str:
             f"conda cannot build from {spec.file or 'a project without a conda file'}",
             hint="use virtualenv or uv, or give the project a conda.yaml and `conda_env: conda.yaml`",
         )
-    return asked or "virtualenv"
+    if asked != "local":
+        spec.check()
+    return asked or default_manager(spec)
 
 
 def ensure(
@@ -85,7 +102,6 @@ def ensure(
         from mlcli.envs import docker
 
         return docker.ensure(spec, progress)
-    spec.check()
     if manager == "conda":
         from mlcli.envs.managers import find_conda
 
@@ -93,18 +109,60 @@ def ensure(
         choice = _python.CONDAS_CHOICE
     else:
         choice = _python.choose(spec.python, strict=strict_python, progress=progress)
-    key = _env.fingerprint(spec, manager, choice.python)
-    place = Place(os.path.abspath(config.env_root()), key)
+    place = _place(spec, manager, choice)
     state = _env.read_state(place.prefix)
     if state is not None and _env.illness(place, state) is None:
         _env.touch(place, state, project)
         python = _env.interpreter(place.prefix, manager)
-        found = Env(manager, key, place.prefix, python, state.version, log=place.log, bin=os.path.dirname(python))
+        found = Env(manager, place.key, place.prefix, python, state.version, log=place.log, bin=os.path.dirname(python))
     else:
         from mlcli.envs.build import build
 
         found, _ = build(spec, manager, place, choice, project, progress)
     return found._replace(notes=_notes(spec, choice.note, manager))
+
+
+class Preview(NamedTuple):
+    """What ``ensure`` would give; ``exists`` is False where it would build."""
+
+    manager: str
+    exists: bool
+    place: str | None
+    python: str | None
+    interpreter: str | None
+    reason: str
+    packages: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def preview(spec: EnvSpec, manager: str | None = None, *, strict_python: bool = False) -> Preview:
+    """Look at the environment that ``ensure`` would give; nothing is built, installed or downloaded."""
+    manager = choose(spec, manager)
+    if manager == "local":
+        env = _local()
+        return Preview(manager, True, None, env.version, env.python, "the Python of the command line", (), ())
+    if manager == "docker":
+        image = "" if spec.docker is None else spec.docker.image
+        return Preview(manager, False, image, None, None, "the image's own", (), ())
+    if manager == "conda":
+        choice = _python.CONDAS_CHOICE
+    else:
+        choice = _python.choose(spec.python, strict=strict_python, install=False)
+    place = _place(spec, manager, choice)
+    return Preview(
+        manager,
+        _env.illness(place, _env.read_state(place.prefix)) is None,
+        place.prefix,
+        choice.python.version or None,
+        choice.python.path or None,
+        choice.reason,
+        tuple(item.text for item in (*spec.build_dependencies, *spec.dependencies)),
+        _notes(spec, choice.note, manager),
+    )
+
+
+def _place(spec: EnvSpec, manager: str, choice: Choice) -> Place:
+    return Place(os.path.abspath(config.env_root()), _env.fingerprint(spec, manager, choice.python))
 
 
 def _notes(spec: EnvSpec, note: str | None, manager: str) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from mlcli.envs.env import Env, Place, State
 from mlcli.envs.managers import MANAGERS
 from mlcli.errors import EnvError
 from mlcli.locks import locked
+from mlcli.projects.requirements import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,6 +102,7 @@ def _build(
         raise EnvError(f"{place.prefix} cannot be made: {error.strerror}", hint="see MLCLI_ENV_ROOT") from None
     steps = installer.Build(place.log, lock, progress, (*spec.dependencies, *spec.build_dependencies))
     MANAGERS[manager](steps, spec, python, place.prefix)
+    _close(place.prefix)
     if manager == "conda":
         os.chmod(place.prefix, 0o700)
     path = envs.interpreter(place.prefix, manager)
@@ -115,7 +117,7 @@ def _build(
         python.path or path,
         choice.reason,
         envs.stamp(path),
-        tuple((installer.redact(text), *rest) for text, *rest in envs.requirements_of(spec)),  # type: ignore[misc]
+        tuple((redact(text), *rest) for text, *rest in envs.requirements_of(spec)),  # type: ignore[misc]
         (project,) if project else (),
         int(time.time() * 1000),
         round(seconds, 3),
@@ -124,6 +126,14 @@ def _build(
     envs.write_state(place.prefix, state)
     progress(f"environment ready in {seconds:.1f} s: {state.packages} packages, Python {found}")
     return ready(place, state, built=True), state
+
+
+def _close(prefix: str) -> None:
+    """Take from others the right to write to the lock that uv leaves, which it gives to everybody on purpose."""
+    try:
+        os.chmod(os.path.join(prefix, ".lock"), 0o600)
+    except FileNotFoundError:
+        pass
 
 
 def _begin_log(place: Place, project: str) -> None:

@@ -12,6 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from mlcli.errors import EnvError
+from mlcli.projects.requirements import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -57,11 +58,6 @@ def environ(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     kept.setdefault("GIT_TERMINAL_PROMPT", "0")
     kept.update(extra or {})
     return kept
-
-
-def redact(text: str) -> str:
-    """Hide the passwords inside URLs."""
-    return re.sub(r"(\w+://)[^/\s@]+@", r"\1***@", text)
 
 
 class Build:

@@ -126,7 +126,7 @@ def _count(number: int, what: str) -> str:
 
 def _write(prefix: str, name: str, spec: EnvSpec, items: Sequence[Requirement], limits: str | None = None) -> str:
     """Write requirement lines to a file of the environment, every relative path made absolute."""
-    lines = [_placed(item, spec.folder) for item in items if not _UNKNOWN_TO_FILES.match(item.text)]
+    lines = [placed(item, spec.folder) for item in items if not _UNKNOWN_TO_FILES.match(item.text)]
     if limits is not None:
         lines.append(f"-c {limits}")
     path = os.path.join(prefix, f".mlcli-{name}.txt")
@@ -136,7 +136,7 @@ def _write(prefix: str, name: str, spec: EnvSpec, items: Sequence[Requirement], 
     return path
 
 
-def _placed(item: Requirement, folder: str) -> str:
+def placed(item: Requirement, folder: str) -> str:
     if item.path is not None:
         return item.text.replace(item.path, envs.absolute(item.path, folder), 1)
     links = re.fullmatch(r"(--find-links(?:\s+|=)|-f\s*)(.+)", item.text)

@@ -64,7 +64,13 @@ CONDAS_CHOICE = Choice(Python("", "", "conda", ""), "the conda file: conda chose
 # -- choosing
 
 
-def choose(text: str | None, *, strict: bool = False, progress: Callable[[str], None] | None = None) -> Choice:
+def choose(
+    text: str | None,
+    *,
+    strict: bool = False,
+    install: bool = True,
+    progress: Callable[[str], None] = lambda _line: None,
+) -> Choice:
     """Find the Python for what an environment file says (None: nothing).
 
     ========================  ==================================================================================
@@ -74,15 +80,17 @@ def choose(text: str | None, *, strict: bool = False, progress: Callable[[str], 
     3                         the ``python`` of the command line if it is one; else the newest here
     >=3.8,<3.11               of the lowest minor version that is allowed and here, the newest; else uv
     ========================  ==================================================================================
+
+    With ``install=False`` nothing is installed: this is only a look at what would be chosen.
     """
     known = Known.load()
     try:
-        return _choose(text, known, strict, progress or (lambda _line: None))
+        return _choose(text, known, strict, progress if install else None)
     finally:
         known.save()
 
 
-def _choose(text: str | None, known: Known, strict: bool, progress: Callable[[str], None]) -> Choice:
+def _choose(text: str | None, known: Known, strict: bool, progress: Callable[[str], None] | None) -> Choice:
     if text is None:
         return Choice(known.local(os.environ), "the environment file names no Python: the one of the command line")
     spec = pythonspec.parse(text)
@@ -91,14 +99,14 @@ def _choose(text: str | None, known: Known, strict: bool, progress: Callable[[st
     here = [python for python in known.matching(spec) if spec.allows(python.numbers)]
     if here:
         return Choice(_best(spec, here, known), f"asked for {text}")
-    installed = known.install(spec, progress)
+    installed = None if progress is None else known.install(spec, progress)
     if installed is not None:
         return Choice(installed, f"asked for {text}; installed by uv")
     near = spec.nearest()
     candidates = [] if near is None else [item for item in known.matching(near) if near.allows(item.numbers)]
     if candidates and near is not None and not strict:
         python = _best(near, candidates, known)
-        note = f"Python {text} is not on this machine and cannot be installed; using {python.version}, the nearest here"
+        note = f"Python {text} is not on this machine; using {python.version}, the nearest here"
         return Choice(python, f"asked for {text}, which is not here: the nearest patch of the same minor", note)
     raise _none(text, known, candidates)
 

@@ -92,7 +92,7 @@ def _missing(folder: str, kind: str, file: str) -> Problem:
         hint = (
             f"there is a requirements.txt: create {file} with the lines `dependencies:` and `  - -r requirements.txt`"
         )
-    return Problem(ERROR, "env-file-missing", f"the project's environment file `{file}` is not there", file, hint=hint)
+    return Problem(ERROR, "missing-env-file", f"the project's environment file `{file}` is not there", file, hint=hint)
 
 
 def _document(path: str, file: str) -> yamlfile.Document:

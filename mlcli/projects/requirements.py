@@ -185,13 +185,18 @@ def notes(requirements: Iterable[Requirement]) -> list[Problem]:
         Problem(
             WARNING,
             "index-option",
-            f"packages may come from a place of the project's choice: `{item.text}`",
+            f"packages may come from a place of the project's choice: `{redact(item.text)}`",
             item.file,
             item.line,
         )
         for item in requirements
         if re.match(r"(?:--(?:extra-)?index-url|-i|--find-links|-f|--trusted-host)\b", item.text)
     ]
+
+
+def redact(text: str) -> str:
+    """Hide the passwords inside URLs."""
+    return re.sub(r"(\w+://)[^/\s@]+@", r"\1***@", text)
 
 
 def shorten(path: str, folder: str) -> str:
