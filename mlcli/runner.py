@@ -43,13 +43,15 @@ if TYPE_CHECKING:
     from mlcli.entities import Experiment, FileInfo, Run
     from mlcli.envs import Env
     from mlcli.journal import Journal
-    from mlcli.projects import Command, EntryPoint, Project
+    from mlcli.projects import Command, EntryPoint, Problem, Project
     from mlcli.store import Store
 
 LOG = "logs/output.log"
 ENV_LOG = "logs/env.log"
 DIFF = "code/diff.patch"
 FREEZE = "environment/requirements.txt"
+
+BROUGHT = ("local", "docker")  # the env managers to which it does not matter what the environment file says
 
 # The tags of a run of a project. MLflow's names where it has them.
 TAGS = {
@@ -136,26 +138,28 @@ def run(
     request: Request, listener: Listener | None = None, *, stdout: int | None = 1, stderr: int | None = 2
 ) -> Outcome:
     """Run a project to its end and record it. Raises EnvError or RunFailed when the child never started."""
-    return execute(plan(request), listener or Listener(), stdout=stdout, stderr=stderr)
+    listener = listener or Listener()
+    return execute(plan(request, listener.progress), listener, stdout=stdout, stderr=stderr)
 
 
 # -- before there is a run
 
 
-def plan(request: Request) -> Plan:
-    """Find and check everything; nothing is started, built or recorded."""
+def plan(request: Request, progress: Callable[[str], None] = lambda _text: None) -> Plan:
+    """Find and check everything; nothing is built or recorded, at most a project is fetched (``progress``)."""
     for key, value in request.tags.items():
         rules.tag_value(rules.key(key, "tag"), value)
     if request.run_name:
         rules.run_name(request.run_name)
     experiment = _asked_experiment(request)
-    project = projects.load(request.uri, request.version, submodules=request.submodules)
+    project = projects.load(request.uri, request.version, submodules=request.submodules, progress=progress)
     entry = projects.entry_point(project, request.entry_point)
     command = projects.command(project, entry, request.parameters, storage_dir=request.storage_dir)
     for key, value in command.parameters.items():
         rules.param_value(rules.key(key, "param"), value)
     manager = config.setting("env_manager", request.env_manager).value
-    envs.choose(project.env, manager)
+    if envs.choose(project.env, manager) not in BROUGHT:
+        project.env.check()
     return Plan(request, project, entry, command, manager, experiment, _grace())
 
 
@@ -182,6 +186,12 @@ def _asked_experiment(request: Request) -> tuple[str, str]:
     kind = "name" if found[0] is name else "id"
     value = found[0].value or ""
     return kind, rules.experiment_name(value) if kind == "name" else value
+
+
+def problems(plan: Plan) -> list[Problem]:
+    """What is worth telling about the project, though it does not stop this run."""
+    brought = envs.choose(plan.project.env, plan.env_manager) in BROUGHT
+    return [*plan.project.problems, *(() if brought else plan.project.env.problems)]
 
 
 class Preview(NamedTuple):

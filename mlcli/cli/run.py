@@ -112,8 +112,8 @@ def run(
         new_run_id=new_run_id,
         parent_run_id=parent_run_id,
     )
-    plan = runner.plan(request)
-    for problem in plan.project.problems:
+    plan = runner.plan(request, render.note)
+    for problem in runner.problems(plan):
         render.warn(f"{problem.place}: {problem.message}" if problem.place else problem.message, problem.hint)
     if dry_run:
         _show_plan(plan, as_json=as_json)
