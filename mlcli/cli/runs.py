@@ -344,7 +344,8 @@ def compare(
 ) -> None:
     """Put runs side by side.
 
-    What differs is marked, and so is the best value of each metric. The best is the greatest, for names such as loss, error, rmse or time the least.
+    What differs is marked, and so is the best value of each metric. The best is the greatest;
+    for names such as loss, error, rmse or time the least.
     """
     from mlcli.cli import comparison
 
