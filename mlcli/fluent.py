@@ -81,7 +81,7 @@ class ActiveRun(LiveRun):
     def __exit__(
         self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
     ) -> None:
-        _leave(self, _status_after(kind, error))
+        _leave(self, _status_after(kind, error), on_purpose=not self.inherited)
 
 
 # -- the store and the experiment
@@ -583,18 +583,18 @@ def _enter(run: ActiveRun) -> None:
         _hook()
 
 
-def _leave(run: ActiveRun, status: str) -> None:
+def _leave(run: ActiveRun, status: str, *, on_purpose: bool = True) -> None:
     """End ``run``; it and what was started inside of it and not ended are no longer active in this thread."""
     stack = _thread.stack
     if run in stack:
         place = stack.index(run)
         for inner in reversed(stack[place + 1 :]):
-            inner.end(status)
+            inner.end(status, on_purpose=on_purpose)
         _thread.stack = stack[:place]
         _thread.run = stack[place - 1] if place else None
     elif run.run_id not in _open_runs:  # ended already: with start_run() as run: mlcli.end_run()
         return
-    run.end(status)
+    run.end(status, on_purpose=on_purpose)
 
 
 def _status_after(kind: Optional[Type[BaseException]], error: Optional[BaseException]) -> str:

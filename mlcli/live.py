@@ -21,6 +21,7 @@ class LiveRun:
         self.run_id = run_id
         self.root = root
         self.watched = watched  # `mlcli run` holds the run and ends it
+        self.inherited = False  # by a fork: the parent process ends it
         self.journal: journal.Journal = journal.writer(root)
         self.known_params: Optional[Dict[str, str]] = None  # None: not read from the store yet
         self._info = info
@@ -152,13 +153,22 @@ class LiveRun:
             self._note_table(artifact_file)
 
     def end(self, status: str, *, on_purpose: bool = True) -> None:
-        """Write the end of the run; of one that ``mlcli run`` watches only what it cannot see by itself."""
+        """Write the end of the run, unless another process does.
+
+        ``on_purpose`` is False where the program merely stops: at its exit, at the end of a ``with`` in a forked child.
+        """
         time = journal.now()
-        if not self.watched or (on_purpose and status != RunStatus.FINISHED):
+        if self._is_ours_to_end(status, on_purpose):
             self.journal.status(self.run_id, status, time)
-        self.journal.sync()
+        if not self.inherited:
+            self.journal.sync()
         if self._info is not None:
             self._info = self._info._replace(status=status, end_time=time if status in RunStatus.ENDED else None)
+
+    def _is_ours_to_end(self, status: str, on_purpose: bool) -> bool:
+        if self.inherited:
+            return on_purpose
+        return not self.watched or (on_purpose and status != RunStatus.FINISHED)
 
     def _params(self) -> Dict[str, str]:
         if self.known_params is None:
@@ -221,6 +231,7 @@ class _Unopened:
 
 def _after_fork() -> None:
     for run in list(_live_runs):
+        run.inherited = True
         run.journal = _Unopened(run)  # type: ignore[assignment]
 
 
