@@ -322,7 +322,7 @@ class Store:
         """Find runs in the experiments (None: in all); by default the newest first, missing values last."""
         self.absorb()
         keys = None if experiment_ids is None else [_experiment_key(item) for item in experiment_ids]
-        select = query.runs(filter_string, order_by, keys, view_type, journal.now())
+        select = query.runs(filter_string, order_by, keys, view_type, journal.now(), root=self.root)
         found, token = self._page(select, max_results, page_token)
         rows = self._by_keys(
             f"SELECT {_RUN_COLUMNS} FROM runs r JOIN experiments e ON e.id = r.experiment WHERE r.id", found
@@ -501,12 +501,9 @@ class Store:
         if not 1 <= max_results <= MAX_PAGE:
             raise InvalidInput(f"max_results must be between 1 and {MAX_PAGE}, not {max_results}")
         offset = query.decode_token(page_token) if page_token else 0
-        rows = self.database.query(
-            f"{select.sql} LIMIT :page_limit OFFSET :page_offset",
-            {**select.params, "page_limit": max_results + 1, "page_offset": offset},
-        )
-        more = len(rows) > max_results
-        return [row[0] for row in rows[:max_results]], query.encode_token(offset + max_results) if more else None
+        keys = select.page(self.database.query, max_results + 1, offset)
+        more = len(keys) > max_results
+        return keys[:max_results], query.encode_token(offset + max_results) if more else None
 
     def _by_keys(self, select: str, keys: Sequence[int], *, ordered: bool = True) -> List[Tuple[Any, ...]]:
         """Rows of ``select ... IN (keys)``; ``ordered`` puts them in the order of the keys, their first column."""
