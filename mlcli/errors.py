@@ -49,7 +49,10 @@ class FilterSyntaxError(InvalidInput):
         self.position = position
 
     def __str__(self) -> str:
-        return f"{self.message}\n  {self.text}\n  {' ' * self.position}^"
+        # One line of it, whatever its length: the caret must stand below the place.
+        start = max(0, self.position - 70)
+        shown = "".join(char if char.isprintable() else " " for char in self.text[start : self.position + 50])
+        return f"{self.message}\n  {shown}\n  {' ' * (self.position - start)}^"
 
 
 class ProjectError(InvalidInput):
