@@ -16,7 +16,6 @@ import os
 import pickle
 import sys
 import warnings
-import zipfile
 from typing import Any, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from mlcli import rules
@@ -341,6 +340,8 @@ def _dump_skops(model: Any, path: str) -> FrozenSet[str]:
 
 
 def _load_skops(path: str, trusted: bool) -> Any:
+    import zipfile
+
     skops = _skops()
     if not zipfile.is_zipfile(path):
         raise ModelError(f"{path} is not a skops file")
