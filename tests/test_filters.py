@@ -318,7 +318,7 @@ def test_a_refusal_shows_the_filter_with_a_caret():
 
 def test_a_refusal_of_a_long_filter_shows_the_surroundings_of_the_place_on_one_line():
     text = "status = 'a' AND\n" * 100 + "acc > 1 AND " + "status = 'b' AND " * 100
-    message, shown, caret = str(refusal(text)).splitlines()
+    _, shown, caret = str(refusal(text)).splitlines()
     assert shown[caret.index("^") :].startswith("acc > 1")
     assert len(shown) < 130
 
