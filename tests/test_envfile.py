@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mlcli.errors import ProjectError
 from mlcli.projects import pythonspec
@@ -346,3 +350,54 @@ def test_continued_lines_are_one_and_comments_none():
 def test_local_paths_are_told_from_packages(text, path):
     assert Requirement(text, "r.txt").path == path
     assert is_path(path or "six") is (path is not None)
+
+
+WORDS = st.sampled_from(
+    [
+        "python",
+        "dependencies",
+        "build_dependencies",
+        "channels",
+        "pip",
+        "name",
+        "six==1",
+        "-r r.txt",
+        "-e .",
+        "3.10",
+        "",
+    ]
+)
+TREES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | WORDS | st.text(max_size=12),
+    lambda inside: st.lists(inside, max_size=4) | st.dictionaries(WORDS | st.text(max_size=6), inside, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(tree=TREES, kind=st.sampled_from(["python", "conda"]))
+def test_whatever_a_file_holds_it_is_read_or_explained(tmp_path, tree, kind):
+    (tmp_path / "env.yaml").write_text(json.dumps(tree))
+    spec = read_env(str(tmp_path), kind=kind, file="env.yaml")
+    assert all(problem.message and problem.file for problem in spec.problems)
+    assert all(isinstance(item.text, str) and item.text for item in (*spec.dependencies, *spec.build_dependencies))
+    if codes(spec, "error"):
+        with pytest.raises(ProjectError):
+            spec.check()
+    else:
+        spec.check()
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.text(max_size=80) | st.lists(WORDS | st.text(max_size=12), max_size=5).map("\n".join))
+def test_whatever_a_requirements_file_holds_it_is_read_or_explained(tmp_path, content):
+    (tmp_path / "python_env.yaml").write_text("dependencies: [-r r.txt]")
+    (tmp_path / "r.txt").write_text(content, encoding="utf-8", errors="surrogatepass")
+    spec = read_env(str(tmp_path))
+    assert all(item.text == item.text.strip() and item.text for item in spec.dependencies)
+
+
+@given(text=st.text(max_size=30))
+def test_conda_lines_of_any_shape_are_translated_or_said_to_be_unreadable(text):
+    found = translate(text)
+    assert found.kind in ("python", "build", "package", "brought-along", "native", "unreadable")

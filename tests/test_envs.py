@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import http.server
 import json
 import os
@@ -15,11 +13,11 @@ import sys
 import textwrap
 import threading
 import time
-import zipfile
 from functools import partial
 from pathlib import Path
 
 import pytest
+from wheelhouse import make_wheel
 
 from mlcli import __version__, config, envs
 from mlcli.envs import docker, installer, kept, lock, why
@@ -39,28 +37,6 @@ REAL_HOME = os.path.expanduser("~")
 def _no_python_downloads(monkeypatch):
     monkeypatch.setenv("UV_PYTHON_DOWNLOADS", "never")
     monkeypatch.setenv("PYENV_ROOT", os.environ.get("PYENV_ROOT") or str(Path(REAL_HOME) / ".pyenv"))
-
-
-def make_wheel(folder: Path, name: str, version: str, *, needs: tuple[str, ...] = (), code: str = "") -> Path:
-    """A small pure wheel, made here, so that no test needs a package index."""
-    folder.mkdir(parents=True, exist_ok=True)
-    info = f"{name}-{version}.dist-info"
-    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-    files = {
-        f"{name}.py": code or f"__version__ = {version!r}\n",
-        f"{info}/METADATA": metadata + "".join(f"Requires-Dist: {need}\n" for need in needs),
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    record = ""
-    for path, content in files.items():
-        digest = base64.urlsafe_b64encode(hashlib.sha256(content.encode()).digest()).rstrip(b"=").decode()
-        record += f"{path},sha256={digest},{len(content)}\n"
-    files[f"{info}/RECORD"] = record + f"{info}/RECORD,,\n"
-    path = folder / f"{name}-{version}-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        for inside, content in files.items():
-            archive.writestr(inside, content)
-    return path
 
 
 @pytest.fixture
@@ -558,6 +534,27 @@ def test_an_interrupted_build_is_cleaned_up_at_once(slow_project, tmp_path):
     process.communicate(timeout=60)
     assert process.returncode != 0
     assert leftovers() == []
+
+
+def test_an_installer_that_is_killed_is_an_error_and_leaves_nothing(slow_project, tmp_path):
+    def kill():
+        wait_for(lambda: (tmp_path / "started").exists() and (tmp_path / "started").read_text())
+        os.kill(int((tmp_path / "started").read_text()), signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    with pytest.raises(EnvError, match="installing 1 package failed"):
+        envs.ensure(slow_project, "uv")
+    thread.join()
+    assert leftovers() == []
+
+
+def test_a_folder_that_cannot_be_written_to_is_a_clear_error(project, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MLCLI_ENV_ROOT", str(tmp_path / "file" / "envs"))
+    with pytest.raises(EnvError, match="cannot be made") as caught:
+        envs.ensure(project("alpha"), "uv")
+    assert "MLCLI_ENV_ROOT" in caught.value.hint
 
 
 # -- Python

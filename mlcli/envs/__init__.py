@@ -213,7 +213,7 @@ def variables(env: Env, environ: Mapping[str, str]) -> dict[str, str]:
     if env.bin is not None:
         result["PATH"] = os.pathsep.join(part for part in (env.bin, environ.get("PATH", "")) if part)
     if env.prefix is not None:
-        for name in ("PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "__PYVENV_LAUNCHER__", "PIP_TARGET", "PIP_PREFIX"):
+        for name in ("PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "__PYVENV_LAUNCHER__"):
             result.pop(name, None)
         if env.manager == "conda":
             result.pop("VIRTUAL_ENV", None)

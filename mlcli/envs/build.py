@@ -47,6 +47,13 @@ def build(
         wipe(place.prefix)
         try:
             return _build(spec, manager, place, choice, project, progress, lock)
+        except OSError as error:  # a full disk, a folder without the right to write, a program that does not start
+            wipe(place.prefix)
+            raise EnvError(
+                f"the environment could not be built: {error.strerror or error}: {error.filename or place.prefix}",
+                log=place.log,
+                hint="check the space and the rights there; MLCLI_ENV_ROOT says where environments go",
+            ) from None
         except BaseException:
             wipe(place.prefix)
             raise

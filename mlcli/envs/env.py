@@ -267,7 +267,11 @@ def in_use(env: Env) -> Iterator[None]:
         yield
         return
     place = Place(os.path.dirname(env.prefix), env.key)
-    descriptor = os.open(place.lock, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+    try:
+        descriptor = os.open(place.lock, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+    except OSError:  # a root that cannot be written to: there nobody removes anything either
+        yield
+        return
     try:
         # Windows knows no shared locks: a second run must not wait for the first, so there the lock is a courtesy.
         while not try_lock(descriptor, shared=True) and sys.platform != "win32":

@@ -52,7 +52,11 @@ def uv() -> str:
 
 def environ(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The variables for a program that builds: the caller's, without what would mislead it."""
-    kept = {name: value for name, value in os.environ.items() if name not in _MISLEADING}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in _MISLEADING and not name.startswith("VIRTUALENV_")
+    }
     kept.update({"NO_COLOR": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PYTHONUTF8": "1"})
     # Nobody is asked for a password in the middle of a build: it would wait for an answer that cannot come.
     kept.setdefault("GIT_TERMINAL_PROMPT", "0")
@@ -227,8 +231,12 @@ def _pip_config(key: str) -> str | None:
 
 def freeze(python: str) -> str:
     """What is installed beside this interpreter, as requirement lines."""
+    try:
+        command = [uv(), "pip", "freeze", "--python", python]
+    except EnvError:  # pip installed it, so pip is there to list it
+        command = [python, "-m", "pip", "freeze", "--all"]
     done = subprocess.run(
-        [uv(), "pip", "freeze", "--python", python],
+        command,
         capture_output=True,
         stdin=subprocess.DEVNULL,
         text=True,

@@ -94,7 +94,24 @@ def stale(kept: Kept, seconds: float) -> str | None:
     if kept.state is None or kept.illness is not None:
         return kept.illness
     unused = time.time() - kept.last_used
-    return f"not used for {unused / 86400:.0f} days" if unused > seconds else None
+    return f"not used for {_words(unused)}" if unused >= seconds else None
+
+
+def sweep(seconds: float) -> None:
+    """Remove the logs of builds that failed so long ago."""
+    folder = os.path.join(os.path.abspath(config.env_root()), "logs")
+    for name in os.listdir(folder) if os.path.isdir(folder) else ():
+        path = os.path.join(folder, name)
+        built = os.path.exists(os.path.join(os.path.dirname(folder), name.removesuffix(".log")))
+        if not built and time.time() - os.stat(path).st_mtime >= seconds:
+            os.unlink(path)
+
+
+def _words(seconds: float) -> str:
+    units = ((86400, "day"), (3600, "hour"), (60, "minute"))
+    size, word = next((unit for unit in units if seconds >= unit[0]), (1, "second"))
+    number = int(seconds // size)
+    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def seconds(text: str) -> float:

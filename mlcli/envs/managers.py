@@ -42,13 +42,15 @@ def virtualenv(build: Build, spec: EnvSpec, python: Python, prefix: str) -> None
     if python.numbers < _FIRST_PYTHON_OF_VIRTUALENV:  # virtualenv 21 starts at 3.8; uv still makes older ones
         uv(build, spec, python, prefix)
         return
-    # Without seeds: pip, setuptools and wheel come from `build_dependencies`, in the versions that stand there.
+    # Without seeds: pip, setuptools and wheel come from `build_dependencies`, in the versions that stand there. Only to
+    # install with pip there must be one to begin with.
     # Symlinked app-data: virtualenv remembers there what it learned of each interpreter.
     cache = os.path.join(config.cache_root(), "virtualenv")
-    command = [sys.executable, "-m", "virtualenv", "--no-seed", "--no-periodic-update", "--app-data", cache]
+    command = [sys.executable, "-m", "virtualenv", "--no-periodic-update", "--app-data", cache]
     command += ["--python", python.path, "--no-vcs-ignore", "--quiet", prefix]
-    settings = {name: "" for name in os.environ if name.startswith("VIRTUALENV_")}
-    build.run(command, doing="virtualenv", cwd=prefix, extra=settings, python=python.version)
+    if config.setting("installer").value != "pip":
+        command.append("--no-seed")
+    build.run(command, doing="virtualenv", cwd=prefix, python=python.version)
     _install(build, spec, python, prefix)
 
 
