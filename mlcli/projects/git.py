@@ -6,10 +6,8 @@ user's own work tree is read and never touched. No hook runs, no option can be s
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-import shutil
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -291,7 +289,7 @@ def checkout(
         f"{mirror}.lock", on_wait=(lambda: progress(f"waiting for another fetch of {plain}")) if progress else None
     ):
         if not is_bare(mirror):
-            shutil.rmtree(mirror, ignore_errors=True)
+            _remove(mirror)
             _must("the cache cannot be made", "init", "--quiet", "--bare", "--", mirror)
         subdir = ""
         branch = None
@@ -309,6 +307,8 @@ def checkout(
 
 
 def _digest(*parts: str) -> str:
+    import hashlib
+
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:20]
 
 
@@ -408,7 +408,8 @@ def _tree(git_dir: str, where: str, url: str, commit: str, *, submodules: bool) 
         with open(os.path.join(inside, "objects", "info", "alternates"), "w", encoding="utf-8") as file:
             file.write(f"{os.path.join(git_dir, 'objects')}\n")
         if os.path.exists(os.path.join(git_dir, "shallow")):
-            shutil.copyfile(os.path.join(git_dir, "shallow"), os.path.join(inside, "shallow"))
+            with open(os.path.join(inside, "shallow"), "w", encoding="utf-8") as file:
+                file.write(_content(os.path.join(git_dir, "shallow")))
         _must("the version cannot be checked out", "-C", folder, "config", "remote.origin.url", url)
         _restore(folder, commit)
         if submodules:
@@ -451,6 +452,8 @@ def cached_tree(key: str, build: Callable[[str], None], refresh: Callable[[str],
 
 def _remove(folder: str) -> None:
     if os.path.isdir(folder):
+        import shutil
+
         shutil.rmtree(folder)
 
 
