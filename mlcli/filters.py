@@ -22,7 +22,7 @@ compared with depends on the kind of the column:
 
 A moment without a zone is local time. Meaning: a test holds when *some value is there* and passes it; the negative
 operators (!=, NOT IN, NOT LIKE, NOT BETWEEN) hold when some value is there and does not pass. Only IS NULL holds for
-what is missing. NaN passes no test but IS NAN, a param that is no number passes no comparison with a number.
+what is missing. NaN passes no test but IS NAN, a param that is no finite number no comparison with a number.
 NOT holds exactly where what follows it does not.
 """
 
@@ -197,16 +197,6 @@ def parse_order(items: Union[str, Sequence[str], None], grammar: Grammar = RUNS)
     if len(terms) > MAX_ORDER_TERMS:
         raise InvalidInput(f"order_by has {len(terms)} columns; {MAX_ORDER_TERMS} are allowed")
     return list(terms.values())
-
-
-def number(text: str) -> Optional[float]:
-    """The number that a text is, or None. NaN is none: no comparison holds for it."""
-    return float(text) if _NUMBER.fullmatch(text) else None
-
-
-def fold(text: Optional[str]) -> Optional[str]:
-    """A text as ILIKE compares it: without the difference of upper and lower case, in any script."""
-    return None if text is None else text.casefold()
 
 
 # --- from characters to tokens ---------------------------------------------------------------------------------------
@@ -532,7 +522,7 @@ class _Parser:
 
     def converted(self, token: _Token, kind: str, quoted_number: bool) -> Scalar:
         quoted = token.kind == "text"
-        as_number = number(token.text)
+        as_number = _number(token.text)
         if kind == NUMBER:
             if as_number is None or (quoted and not quoted_number):
                 self.no_number(token, as_number is not None)
@@ -634,6 +624,10 @@ def _near(word: str, names: Mapping[str, str]) -> str:
 
 def _clipped(text: str) -> str:
     return text if len(text) <= 40 else text[:39] + "…"
+
+
+def _number(text: str) -> Optional[float]:
+    return float(text) if _NUMBER.fullmatch(text) else None
 
 
 def _whole(text: str) -> float:
