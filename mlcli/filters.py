@@ -209,10 +209,12 @@ _UNQUOTED = re.compile(r"[\w./:-]*")
 _LITERAL = re.compile(r"[+-]?(?:\.?\d[\w.:+-]*|inf(?:inity)?\b)", re.ASCII | re.IGNORECASE)
 _SIGN = re.compile(r"[=!<>]+")
 _NUMBER = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|inf(?:inity)?)", re.ASCII | re.IGNORECASE)
-_SPAN = re.compile(r"([+-]?)((?:\d+(?:\.\d+)?\s*(?:ms|min|[smhdw])\s*)+)", re.ASCII)
-_SPAN_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|min|[smhdw])", re.ASCII)
-_DATE = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,6}))?)? ?(?:(Z)|([+-])(\d\d):?(\d\d))?)?", re.ASCII
+# These are compiled when the first time or length of time is met: most searches have none, and each store is opened often.
+_SPAN = r"([+-]?)((?:[0-9]+(?:\.[0-9]+)?\s*(?:ms|min|[smhdw])\s*)+)"
+_SPAN_PART = r"([0-9]+(?:\.[0-9]+)?)\s*(ms|min|[smhdw])"
+_DATE = (
+    r"([0-9]{4})-([0-9]{2})-([0-9]{2})"
+    r"(?:[T ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]{1,6}))?)? ?(?:(Z)|([+-])([0-9]{2}):?([0-9]{2}))?)?"
 )
 _MILLISECONDS = {
     "ms": 1,
@@ -639,15 +641,15 @@ def _whole(text: str) -> float:
 
 
 def _span(text: str) -> Optional[int]:
-    match = _SPAN.fullmatch(text.strip())
+    match = re.fullmatch(_SPAN, text.strip())
     if not match:
         return None
-    total = sum(float(count) * _MILLISECONDS[unit] for count, unit in _SPAN_PART.findall(match[2]))
+    total = sum(float(count) * _MILLISECONDS[unit] for count, unit in re.findall(_SPAN_PART, match[2]))
     return None if total > 1e16 else int(-total if match[1] == "-" else total)
 
 
 def _date(text: str) -> Optional[int]:
-    match = _DATE.fullmatch(text.strip())
+    match = re.fullmatch(_DATE, text.strip())
     if not match:
         return None
     fraction = (match[7] or "0").ljust(6, "0")
