@@ -63,8 +63,11 @@ def _scalar(value: Any) -> str:
         return "{}"
     if isinstance(value, (list, tuple)):
         return "[]"
-    if isinstance(value, float) and value - value != 0.0:
-        return {"nan": ".nan", "inf": ".inf", "-inf": "-.inf"}[repr(value)]
+    if isinstance(value, float):
+        text = repr(value)
+        if value - value != 0.0:
+            return {"nan": ".nan", "inf": ".inf", "-inf": "-.inf"}[text]
+        return text if "." in text else text.replace("e", ".0e")  # YAML 1.1 reads 1e+16 as text
     return json.dumps(value)
 
 
@@ -111,7 +114,8 @@ class _Reader:
         while self._at(indent) and self.lines[self.next][1].startswith("- "):
             _, content, number = self.lines[self.next]
             self.lines[self.next] = (indent + 2, content[2:].strip(), number)
-            items.append(self._block(indent + 2) if self._split(content[2:]) else self._value())
+            below = content[2:].startswith("- ") or self._split(content[2:])
+            items.append(self._block(indent + 2) if below else self._value())
         return items
 
     def _map(self, indent: int) -> Dict[str, Any]:
@@ -152,7 +156,7 @@ class _Reader:
         if text in (".nan", ".inf", "-.inf"):
             return float(text.replace(".", ""))
         try:
-            return json.loads(text)
+            return json.loads(text, parse_constant=str)  # NaN is a word in YAML
         except ValueError:
             if text[0] in '"[{&*!|>%@`' or " #" in text or ": " in text:
                 raise self._strange() from None

@@ -24,9 +24,11 @@ _CLASSES = {
     "collections": "OrderedDict defaultdict deque Counter",
     "numpy": "ndarray dtype int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64 complex128 "
     "bool_ bool str_ object_ datetime64 timedelta64",
+    "numpy.ma": "MaskedArray",
     "numpy.ma.core": "MaskedArray",
     "numpy.random._mt19937": "MT19937",
     "numpy.random._pcg64": "PCG64",
+    "numpy.random.bit_generator": "SeedSequence",
     "sklearn.utils._bunch": "Bunch",
     "sklearn.utils": "Bunch",
     "sklearn.metrics._scorer": "_PassthroughScorer",
@@ -44,7 +46,13 @@ _FUNCTIONS = {
     "sklearn.neighbors._ball_tree": "newObj",
     "sklearn.metrics._dist_metrics": "newObj",
     "sklearn.feature_selection._univariate_selection": "chi2 f_classif f_oneway f_regression r_regression",
-    "sklearn._loss._loss": "__pyx_unpickle_CyLossFunction",
+    "numpy": "mean",
+    "numpy.random.bit_generator": "__pyx_unpickle_SeedSequence",
+    "sklearn._loss._loss": "__pyx_unpickle_CyHalfSquaredError __pyx_unpickle_CyAbsoluteError "
+    "__pyx_unpickle_CyPinballLoss __pyx_unpickle_CyHuberLoss __pyx_unpickle_CyHalfPoissonLoss "
+    "__pyx_unpickle_CyHalfGammaLoss __pyx_unpickle_CyHalfTweedieLoss __pyx_unpickle_CyHalfTweedieLossIdentity "
+    "__pyx_unpickle_CyHalfBinomialLoss __pyx_unpickle_CyHalfMultinomialLoss __pyx_unpickle_CyExponentialLoss",
+    "sklearn.cluster._kmeans": "_kmeans_single_lloyd _kmeans_single_elkan",
     "sklearn.linear_model._sgd_fast": "__pyx_unpickle_Regression __pyx_unpickle_Classification",
 }
 _NAMED = frozenset((module, name) for module, names in _CLASSES.items() for name in names.split())
