@@ -29,6 +29,7 @@ COMMANDS = {
 OPTIONS = {
     "-q, --quiet": "Say nothing but the data and errors.",
     "-v, --verbose": "Say more (after a command: --verbose).",
+    "--tracking-uri FOLDER": "The store; by default the nearest mlruns above, or a new one here.",
     "--debug": "Show the traceback of an error.",
     "--install-completion": "Set up the Tab key of the current shell.",
     "--show-completion": "Print what --install-completion would set up.",
@@ -53,6 +54,12 @@ def main() -> NoReturn:
         code = EXIT_INTERRUPTED
     except BrokenPipeError:
         code = EXIT_CLOSED_PIPE
+        _silence_stdout()
+    except OSError as error:  # stdout takes no more; commands' own troubles were told by the boundary
+        from mlcli.cli.render import error as tell
+
+        tell(f"cannot write the output: {error.strerror}")
+        code = 1
         _silence_stdout()
     sys.exit(code)
 

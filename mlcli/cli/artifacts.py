@@ -71,9 +71,9 @@ def download(
     force: Force = False,
     as_json: options.Json = False,
 ) -> None:
-    """Copy artifacts of a run to a folder and print where they are.
+    """Copy artifacts of a run to a folder.
 
-    Nothing is overwritten by something else unless --force says so; what appears is whole.
+    Prints where they are. Nothing is overwritten by something else unless --force says so; what appears is whole.
     """
     if artifact_uri is not None:
         if run or run_id:

@@ -36,19 +36,25 @@ class Invocation(NamedTuple):
     debug: bool
     command: str
     rest: tuple[str, ...]
+    tracking_uri: str | None = None
 
 
 def take_apart(argv: Sequence[str]) -> Invocation:
     """Find the command and the options that count everywhere.
 
-    ``-q``, ``--quiet``, ``--verbose`` and ``--debug`` may stand anywhere before a ``--``. A short ``-v`` counts before
-    the command only: behind it, it is the command's own (``run -v`` names a version, ``runs list -v`` a view).
+    ``-q``, ``--quiet``, ``--verbose``, ``--debug`` and ``--tracking-uri`` may stand anywhere before a ``--``. A short
+    ``-v`` counts before the command only: behind it, it is the command's own (``run -v`` names a version, ``runs list
+    -v`` a view).
     """
     given: set[str] = set()
     words: list[str] = []
-    for index, word in enumerate(argv):
+    uri = None
+    waiting = list(reversed(argv))
+    while waiting:
+        word = waiting.pop()
+        name, equals, value = word.partition("=")
         if word == "--":
-            words += argv[index:]
+            words += [word, *reversed(waiting)]
             break
         if word in ("-q", "--quiet"):
             given.add("quiet")
@@ -56,15 +62,19 @@ def take_apart(argv: Sequence[str]) -> Invocation:
             given.add("verbose")
         elif word == "--debug":
             given.add("debug")
+        elif name == "--tracking-uri" and (equals or waiting):
+            uri = value if equals else waiting.pop()
         else:
             words.append(word)
     command, *rest = words or [""]
-    return Invocation("quiet" in given, "verbose" in given, "debug" in given, command, tuple(rest))
+    return Invocation("quiet" in given, "verbose" in given, "debug" in given, command, tuple(rest), uri)
 
 
 def run(invocation: Invocation) -> int:
     """Run the command and return the exit code; every error ends here, in one or two lines on stderr."""
     render.configure(render.Levels(invocation.quiet, invocation.verbose, invocation.debug))
+    if invocation.tracking_uri is not None:
+        os.environ["MLCLI_TRACKING_URI"] = invocation.tracking_uri  # so that what the command starts finds it too
     try:
         return _run(invocation)
     except KeyboardInterrupt:
@@ -135,7 +145,7 @@ def _settings(command: Any) -> dict[str, Any]:
 def _unknown_command(invocation: Invocation) -> int:
     word = invocation.command
     what = "option" if word.startswith("-") else "command"
-    known = [name for names in OPTIONS for name in names.split(", ")] if what == "option" else list(COMMANDS)
+    known = [name.split()[0] for names in OPTIONS for name in names.split(", ")] if what == "option" else list(COMMANDS)
     return _told(
         invocation, EXIT_USAGE, f"there is no {what} {word!r}", did_you_mean(word, known) or "`mlcli --help` lists them"
     )

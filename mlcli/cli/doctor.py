@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
 
 TOOLS = ("uv", "git", "docker", "conda")
+# What `mlcli run` tells the programs it starts, and nobody sets.
+INNER = frozenset(("MLCLI_COMMAND", "MLCLI_PARENT_RUN_ID"))
 LITTLE_SPACE = 200_000_000
 _PASSWORD = re.compile(r"(?<=://)[^/@\s]*@")
 
@@ -136,7 +138,7 @@ def _settings(ills: list[Illness]) -> dict[str, dict[str, str | None]]:
     ills += [
         Illness(f"the variable {name} is no setting of mlcli", did_you_mean(name, known) or f"unset {name}")
         for name in sorted(os.environ)
-        if name.startswith("MLCLI_") and name not in known
+        if name.startswith("MLCLI_") and name not in known and name not in INNER
     ]
     ills += [
         Illness(f"{file} sets {name}, which is no setting", did_you_mean(name, found) or "remove the line")

@@ -133,7 +133,10 @@ def rename(
     experiment_id: Id = None,
     new_name_option: Annotated[Optional[str], typer.Option("--new-name", metavar="NAME", help="The new name.")] = None,
 ) -> None:
-    """Give an experiment another name: `mlcli experiments rename OLD NEW`."""
+    """Give an experiment another name.
+
+    For example: mlcli experiments rename OLD NEW
+    """
     if (experiment_name or experiment_id) and experiment and not new_name:
         experiment, new_name = None, experiment
     wanted = new_name or new_name_option
@@ -196,18 +199,17 @@ def _find(
         return options.find_experiment(store, name, experiment_id)
     if name is not None or experiment_id is not None:
         raise InvalidInput("two experiments are named: give one of them")
-    if not deleted:
-        found = store.find_experiment(word)
-        if found is not None:
-            return found
-    else:
+    if deleted:
         gone = store.search_experiments(view_type=ViewType.DELETED_ONLY)
         named = [experiment for experiment in gone if experiment.name == word]
         if len(named) > 1:
-            ids = ", ".join(experiment.experiment_id for experiment in named)
+            ids = ", ".join(sorted(experiment.experiment_id for experiment in named))
             raise InvalidInput(f"several deleted experiments were named {word!r}", hint=f"give one of the ids {ids}")
         if named:
             return named[0]
+    found = store.find_experiment(word)
+    if found is not None:
+        return found
     try:
         return store.get_experiment(word)
     except NotFound:
