@@ -23,7 +23,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Callable, Mapping, NamedTuple, Sequence
 
 from mlcli import kin
-from mlcli.guardian import Guardian
+from mlcli.guardian import AFTER_KILL, Guardian
 from mlcli.kin import Kin
 from mlcli.output import Output
 
@@ -272,8 +272,8 @@ class _Watch:
             return kin.find(self.pid, mark, ancestor=os.getpid(), ignore=ignore)
 
         self._wait(find, _MOMENT)
-        leftovers = find()
-        for signum, seconds in ((signal.SIGTERM, self._grace), (signal.SIGKILL, 2.0)):
+        leftovers = [one for one in find() if one.name != kin.GUARDIAN]
+        for signum, seconds in ((signal.SIGTERM, self._grace), (signal.SIGKILL, AFTER_KILL)):
             left = find()
             if not left:
                 break

@@ -14,6 +14,8 @@ from typing import Callable, Collection
 from mlcli import kin
 
 GRACE = 5.0
+# Those that were killed go at once; the guardian of a nested run may need its own grace before it goes.
+AFTER_KILL = GRACE + 2.0
 _GOODBYE = b"."
 
 
@@ -62,6 +64,7 @@ class Guardian:
             signal.signal(signum, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setsid()
+        _take_name()
         os.chdir("/")  # keeps no folder busy
         _close_others(pipe, *self._keep)
         said = b""
@@ -79,9 +82,17 @@ class Guardian:
         self._last_words()
 
 
+def _take_name() -> None:
+    try:
+        with open("/proc/self/comm", "w") as file:
+            file.write(kin.GUARDIAN)
+    except OSError:  # not Linux
+        pass
+
+
 def end_all(leader: int, mark: bytes) -> None:
     """End every process of the run: SIGTERM, some seconds, SIGKILL."""
-    for signum, seconds in ((signal.SIGTERM, GRACE), (signal.SIGKILL, 2.0)):
+    for signum, seconds in ((signal.SIGTERM, GRACE), (signal.SIGKILL, AFTER_KILL)):
         until = monotonic() + seconds
         known: set[int] = set()
         while found := kin.find(leader, mark):

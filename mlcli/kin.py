@@ -15,6 +15,11 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
 
+# A guardian (guardian.py) calls itself so. It is never signalled: it ends by itself once it has ended its own run, and
+# whoever killed it would set the program of a nested run free.
+GUARDIAN = "run-guardian"
+
+
 class Kin(NamedTuple):
     """A living process of a run (or, with a negative pid, a process group) and its name."""
 
@@ -115,8 +120,10 @@ def signal_group(leader: int, signum: int) -> bool:
 
 
 def signal_all(kin: Iterable[Kin], signum: int) -> None:
+    """Send ``signum`` to all but the guardians."""
     for one in kin:
-        _signal(one.pid, signum)
+        if one.name != GUARDIAN:
+            _signal(one.pid, signum)
 
 
 def _signal(pid: int, signum: int) -> None:

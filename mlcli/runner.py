@@ -122,7 +122,7 @@ class Listener(NamedTuple):
     progress: Callable[[str], None] = lambda _text: None
     note: Callable[[str], None] = lambda _text: None
     warn: Callable[[str], None] = lambda _text: None
-    created: Callable[[str, str], None] = lambda _run_id, _name: None  # the id and the name of the run
+    created: Callable[[str, str, str], None] = lambda _run_id, _name, _experiment: None
 
 
 class Outcome(NamedTuple):
@@ -217,20 +217,25 @@ def preview(plan: Plan) -> Preview:
     if manager == "docker":
         return Preview(manager, f"image {spec.docker.image}" if spec.docker else "no image", None, None)
     spec.check()
-    choice = _python.CONDAS_CHOICE
+    python, words = _python.CONDAS_CHOICE.python, None
     if manager != "conda":
         wanted = pythonspec.parse(spec.python) if spec.python else None
-        if wanted is not None and not any(
-            wanted.allows(item.numbers) for item in _python.Known.load().matching(wanted)
-        ):
-            return Preview(
-                manager, "would be built", f"{spec.python}, which is not here: uv would be asked for it", None
-            )
-        choice = _python.choose(spec.python, strict=plan.request.strict_python)
-    place = _env.Place(os.path.abspath(config.env_root()), _env.fingerprint(spec, manager, choice.python))
+        known = _python.Known.load()
+        if wanted is None or any(wanted.allows(item.numbers) for item in known.matching(wanted)):
+            python = _python.choose(spec.python, strict=plan.request.strict_python).python
+            words = python.version
+        else:
+            near = None if plan.request.strict_python else wanted.nearest()
+            others = [item for item in known.matching(near) if near.allows(item.numbers)] if near else []
+            words = f"{spec.python}, which is not here, if uv can install it"
+            if not others:
+                return Preview(manager, "would be built", words, None)
+            python = max(others, key=lambda item: item.numbers)
+            words += f"; else {python.version}"
+    place = _env.Place(os.path.abspath(config.env_root()), _env.fingerprint(spec, manager, python))
     state = _env.read_state(place.prefix)
     ready = state is not None and _env.illness(place, state) is None
-    return Preview(manager, "ready" if ready else "would be built", choice.python.version or None, place.prefix)
+    return Preview(manager, "ready" if ready else "would be built", words, place.prefix)
 
 
 def _experiment(store: Store, asked: tuple[str, str]) -> Experiment:
@@ -269,7 +274,7 @@ def execute(plan: Plan, listener: Listener, *, stdout: int | None = 1, stderr: i
         with open_store(plan.request.tracking_uri) as store:
             recorder = _Recorder(store, plan, _experiment(store, plan.experiment))
             with recorder:
-                listener.created(recorder.run_id, recorder.name)
+                listener.created(recorder.run_id, recorder.name, recorder.experiment.name)
                 for note in plan.command.notes:
                     listener.note(note)
                 env = _environment(plan, recorder, listener)

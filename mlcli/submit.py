@@ -40,6 +40,16 @@ class SubmittedRun:
             except NotFound:  # what was wrong with it was found before there was a run
                 return RunStatus.FAILED if ended else RunStatus.SCHEDULED
 
+    def end_reason(self) -> str:
+        """Why it did not end well, in a sentence; "" when it did, has not ended, or never was a run."""
+        from mlcli.store import open_store
+
+        with open_store(self._uri, create=False) as store:
+            try:
+                return store.get_run(self.run_id).data.tags.get("mlcli.end_reason", "")
+            except NotFound:
+                return ""
+
     def cancel(self) -> None:
         """End it (the run becomes KILLED) and wait until it has."""
         if self._process.poll() is None:
@@ -131,8 +141,9 @@ def _await(submitted: SubmittedRun, uri: str) -> None:
         raise
     code = submitted.exit_code or 0
     if code:
+        reason = submitted.end_reason() or f"exit code {code}, before there was a run"
         raise RunFailed(
-            f"the run of {uri} did not end well (exit code {code})",
+            f"the run of {uri} did not end well: {reason}",
             run_id=submitted.run_id,
             code=code if code > 0 else 128 - code,
             hint=f"`mlcli runs logs {submitted.run_id}` shows its output, if it got that far",

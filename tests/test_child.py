@@ -305,6 +305,30 @@ def ignore_hangup() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
+def test_a_stopped_mlcli_stops_the_child_and_both_go_on_together(drive):
+    driven = drive(python("import time\nprint('ready')\nwhile True: print('tick'); time.sleep(0.01)"))
+    driven.wait_for(b"ready")
+    driven.send(signal.SIGTSTP)
+    wait_for_state(driven.process.pid, "T")
+    size = driven.log.stat().st_size
+    time.sleep(0.3)
+    assert driven.log.stat().st_size == size
+    driven.send(signal.SIGCONT)
+    until = time.monotonic() + 30
+    while driven.log.stat().st_size == size:
+        assert time.monotonic() < until, "the child did not go on"
+        time.sleep(0.01)
+    driven.send(signal.SIGTERM)
+    assert driven.end()["status"] == "KILLED"
+
+
+def wait_for_state(pid: int, state: str) -> None:
+    until = time.monotonic() + 30
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != state:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
 # -- leftovers
 
 

@@ -54,10 +54,9 @@ class Mlcli:
         return self.process.returncode
 
     def guardian(self) -> int:
-        """The child that is a fork of it."""
+        """The child that watches over it."""
         listed = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        ours = Path(f"/proc/{self.process.pid}/cmdline").read_bytes()
-        (found,) = [int(pid) for pid in listed if Path(f"/proc/{pid}/cmdline").read_bytes() == ours]
+        (found,) = [int(pid) for pid in listed if Path(f"/proc/{pid}/comm").read_text().strip() == kin.GUARDIAN]
         return found
 
 
@@ -477,6 +476,26 @@ def test_when_mlcli_and_its_guardian_are_killed_the_program_ends_and_the_next_re
     assert gone(pid)
 
 
+def test_when_mlcli_is_killed_with_9_the_stubborn_program_of_a_nested_run_ends_too(tmp_path, start):
+    inner = project(tmp_path / "inner", sleeper(tmp_path, STUBBORN))
+    code = f"import mlcli.projects; mlcli.projects.run({str(inner)!r})"
+    running = start(project(tmp_path / "outer", code))
+    pid = int(running.wait_for(tmp_path / "pid"))
+    running.send(signal.SIGKILL)
+    running.end()
+    assert gone(pid, 60)
+    until = time.monotonic() + 60
+    while "RUNNING" in (statuses := all_statuses()):
+        assert time.monotonic() < until, statuses
+        time.sleep(0.1)
+    assert statuses == ["KILLED", "KILLED"]
+
+
+def all_statuses() -> list[str]:
+    with open_store() as store:
+        return [run.info.status for run in store.search_runs()]
+
+
 def test_a_killed_guardian_does_no_harm(tmp_path, start):
     code = f"""
 import os, time
@@ -520,6 +539,42 @@ def slow_python(tmp_path: Path) -> str:
     script.write_text(f"#!/bin/sh\necho asked >> {tmp_path}/asked\nexec sleep 60\n")
     script.chmod(0o755)
     return f"{script.parent}:/usr/bin:/bin"
+
+
+DOCKER = """#!/bin/sh
+# Stands in for docker: says that it is there and has the image, and runs what comes after the image.
+echo "$@" >> {log}
+case "$1" in
+  version) echo 1 ;;
+  image) echo sha256:0 ;;
+  run) while [ "$1" != "stand-in:1" ]; do shift; done; shift; exec "$@" ;;
+esac
+"""
+
+
+def in_container(tmp_path: Path, command: str) -> tuple[Path, dict[str, str]]:
+    folder = project(tmp_path / "p", command=command)
+    with (folder / "MLproject").open("a") as file:
+        file.write("docker_env:\n  image: stand-in:1\n")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "docker").write_text(DOCKER.format(log=tmp_path / "docker.log"))
+    (tmp_path / "bin" / "docker").chmod(0o755)
+    return folder, {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+
+
+def test_a_project_with_an_image_runs_in_it_and_finds_its_run(tmp_path, mlcli):
+    folder, environ = in_container(tmp_path, "printenv MLCLI_RUN_ID")
+    done = mlcli("run", folder, "-A", "gpus=all", env=environ)
+    run = the_run()
+    assert done.stdout == f"{run.info.run_id}\n"
+    assert run.data.tags["mlflow.project.env"] == "docker"
+    assert "--gpus all" in (tmp_path / "docker.log").read_text()
+
+
+def test_a_container_whose_client_was_killed_is_killed(tmp_path, mlcli):
+    folder, environ = in_container(tmp_path, "sh -c 'kill -9 $$'")
+    mlcli("run", folder, env=environ, check=137)
+    assert (tmp_path / "docker.log").read_text().endswith(f"kill mlcli-{the_run().info.run_id}\n")
 
 
 # -- output

@@ -144,9 +144,8 @@ def _tags(items: List[str]) -> Dict[str, str]:
 
 
 def _listener(plan: runner.Plan) -> runner.Listener:
-    def created(run_id: str, name: str) -> None:
-        where = {"name": "experiment {}", "id": "experiment {} (by id)"}[plan.experiment[0]].format(plan.experiment[1])
-        render.note(render.plain(f"run {name} ({run_id}) in {where}: {plan.command.text}"))
+    def created(run_id: str, name: str, experiment: str) -> None:
+        render.note(render.plain(f"run {name} ({run_id}) in experiment {experiment}: {plan.command.text}"))
 
     return runner.Listener(progress=render.note, note=render.note, warn=render.warn, created=created)
 
