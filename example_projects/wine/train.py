@@ -50,7 +50,10 @@ def main() -> None:
 
         fitted = make_pipeline(scaler, model)
         predicted = fitted.predict(X_test)
-        scores = {"accuracy": accuracy_score(y_test, predicted), "f1_macro": f1_score(y_test, predicted, average="macro")}
+        scores = {
+            "accuracy": accuracy_score(y_test, predicted),
+            "f1_macro": f1_score(y_test, predicted, average="macro"),
+        }
         mlcli.log_metrics(scores)
 
         figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
