@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -36,7 +37,11 @@ def predict(model: str | Path, rows: list[list[float]], python: str = sys.execut
         "print(model.predict(json.loads(sys.argv[2])).tolist())\n"
     )
     done = subprocess.run(
-        [python, "-c", script, str(model), json.dumps(rows)], capture_output=True, text=True, check=False
+        [python, "-c", script, str(model), json.dumps(rows)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(EXAMPLES.parent)},
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
