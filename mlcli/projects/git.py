@@ -230,7 +230,7 @@ class Checkout(NamedTuple):
 
 def check_version(version: str) -> None:
     """Refuse what git might take for an option or for anything but a branch, tag or commit."""
-    if not version.strip() or version.startswith("-") or re.search(r"[\s\x00-\x1f\x7f:?*\[\\]|\.\.", version):
+    if not version.strip() or version.startswith("-") or re.search(r"[\s\x00-\x1f\x7f:?*~^\[\\]|\.\.", version):
         raise ProjectError(f"`{version}` is not a version", hint="give a branch, a tag or a commit")
 
 

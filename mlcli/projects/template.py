@@ -43,7 +43,6 @@ _BUILTINS = frozenset(
     " type typeset ulimit umask unalias unset until wait while echo printf test [ true false kill pwd".split()
 )
 _SHELLS = frozenset(("sh", "bash", "dash", "zsh", "ksh"))
-_SEE_TEXT = _SHELLS | {"su", "ssh", "eval"}  # what they are given is read as shell text again
 _BEFORE_COMMAND = frozenset("then do else elif if while until for ! { time command builtin exec nohup".split())
 _DECLARING = frozenset("declare typeset local readonly export unset read mapfile".split())
 _NUMBER = re.compile(r"[-+]?[0-9][0-9A-Za-z.#]*", re.ASCII)
@@ -280,7 +279,10 @@ def split_words(items: Sequence[Item]) -> list[list[Item]] | None:
     texts = ["".join(item if isinstance(item, str) else "\0" for item in word) for word in words]
     if _BUILTINS.intersection(texts[:1]) or re.search(r"[=/\0\r]", texts[0]):
         return None  # with a slash: a file without `#!` is a script to a shell, and nothing to the kernel
-    return None if any(os.path.basename(text) in _SEE_TEXT or text.startswith("--wrap=") for text in texts) else words
+    for number, text in enumerate(texts):
+        if "\0" in text and (texts[0] == "ssh" or text.startswith("--wrap=") or _runs_text(texts[:number])):
+            return None
+    return words
 
 
 def _join(word: Sequence[Item], values: Mapping[str, str]) -> str:
