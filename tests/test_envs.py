@@ -20,13 +20,14 @@ import pytest
 from wheelhouse import make_wheel
 
 from mlcli import __version__, config, envs
-from mlcli.envs import docker, installer, kept, lock, why
+from mlcli.envs import docker, installer, kept, lock, managers, why
 from mlcli.envs import env as on_disk
 from mlcli.envs import python as pythons
 from mlcli.errors import EnvError, InvalidInput, InvalidState, NotFound, ProjectError
 from mlcli.locks import locked
 from mlcli.projects.docker import DockerSpec
 from mlcli.projects.envfile import EnvSpec, read_env
+from mlcli.projects.requirements import Requirement
 
 HERE = f"{sys.version_info[0]}.{sys.version_info[1]}.{sys.version_info[2]}"
 MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -123,6 +124,30 @@ def test_reuse_imports_nothing_that_builds(project):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("line", "installs", "pinned"),
+    [
+        ("a==1", True, True),
+        ("a[x] == 1.0; python_version<'3'", True, True),
+        ("a==1 --hash=sha256:x", True, True),
+        ("pip", True, True),
+        ("a", True, False),
+        ("a>=1", True, False),
+        ("a==1.*", True, False),
+        ("a @ https://x/a==1", True, False),
+        ("./a==1", True, False),
+        ("-e .", True, False),
+        ("-rhttps://x/y==1", True, False),
+        ("git+https://x@1==2", True, False),
+        ("--index-url https://x", False, True),
+        ("--require-hashes", False, True),
+    ],
+)
+def test_the_cache_alone_may_answer_only_for_exact_versions(line, installs, pinned):
+    item = Requirement(line, "requirements.txt")
+    assert (managers.installs(item), managers.pinned([item])) == (installs, pinned)
 
 
 def test_two_projects_with_the_same_needs_share_one_environment(project):
@@ -225,7 +250,7 @@ def test_progress_says_what_how_many_and_how_long(project):
 
 
 def test_options_of_the_project_that_lead_elsewhere_are_told(project):
-    assert any("--find-links" in note for note in envs.ensure(project("alpha"), "uv").notes)
+    assert any("--find-links" in problem.message for problem in project("alpha").problems)
 
 
 def test_nothing_we_make_can_be_written_by_others_whatever_the_umask(project, tmp_path):
@@ -327,6 +352,13 @@ def test_a_failure_says_what_it_means_and_which_line_asks(project, requirement, 
             ),
             "numpy 2.3.1 needs Python >=3.11, this environment has 3.9.18: change `python`, or pin another numpy",
         ),
+        (
+            (
+                "Because a==1 depends on numpy<2 and you require a==1, we can conclude that you require numpy<2.\n"
+                "And because you require numpy==99, we can conclude that your requirements are unsatisfiable."
+            ),
+            "numpy as it is asked for does not go with the others",
+        ),
         ("ERROR: No matching distribution found for six==99", "the index has no such version of six"),
         ("error sending request for url (https://x)\n cause: dns error", "cannot be reached"),
         ("HTTP status client error (401 Unauthorized)\nstatus code 401", "refuses access"),
@@ -344,7 +376,11 @@ def test_passwords_in_urls_are_never_shown_or_kept(project, tmp_path):
     said = []
     env = envs.ensure(spec, "uv", progress=said.append)
     state = (Path(env.prefix) / on_disk.STATE_FILE).read_text()
-    assert "S3CRET" not in state + Path(env.log).read_text() + "".join(said) + "".join(env.notes)
+    told = "".join(problem.message for problem in spec.problems)
+    assert "127.0.0.1:9" in told
+    assert "S3CRET" not in told + state + Path(env.log).read_text() + "".join(said) + str(
+        lock.lock(spec, env, "requirements")
+    )
 
 
 class FakeIndex(http.server.BaseHTTPRequestHandler):
@@ -579,6 +615,18 @@ def test_the_nearest_patch_is_taken_and_said(project):
     assert env.notes == (f"Python {minor}.99 is not on this machine; using {env.version}, the nearest here",)
 
 
+def test_a_look_ahead_says_what_would_be_built_and_installs_nothing(project, monkeypatch):
+    monkeypatch.setattr(installer, "install_python", None)
+    spec = project("alpha==1.0")
+    before = envs.preview(spec, "uv")
+    env = envs.ensure(spec, "uv")
+    after = envs.preview(spec, "uv")
+    assert (before.exists, after.exists) == (False, True)
+    assert (after.place, after.python, after.packages[-1]) == (env.prefix, env.version, "alpha==1.0")
+    nowhere = envs.preview(project(python="3.99"), "uv")
+    assert (nowhere.exists, nowhere.python, nowhere.reason) == (False, None, "Python 3.99 is not on this machine")
+
+
 def test_strict_python_takes_nothing_but_the_exact_one(project):
     minor = ".".join(versions_here()[-1].version.split(".")[:2])
     with pytest.raises(EnvError, match=rf"Python {minor}\.99 is not on this machine") as caught:
@@ -622,6 +670,18 @@ def test_an_interpreter_that_changes_is_asked_again(tmp_path, monkeypatch):
         script.write_text(answer.format(version, script))
         script.chmod(0o755)
         assert pythons.Known.load().at(str(script)).version == version
+
+
+def test_a_shim_is_asked_each_time_for_it_answers_by_folder(tmp_path):
+    shim = tmp_path / "shims" / "python"
+    shim.parent.mkdir()
+    shim.write_text('#!/bin/sh\necho "[\\"$(cat version)\\", \\"cpython\\", \\"x\\", \\"$0\\"]"\n')
+    shim.chmod(0o755)
+    for version in ("3.9.1", "3.11.2"):
+        Path("version").write_text(version)
+        known = pythons.Known.load()
+        assert known.at(str(shim)).version == version
+        known.save()
 
 
 def test_a_broken_interpreter_is_passed_over(tmp_path, monkeypatch):
@@ -799,10 +859,12 @@ def test_conda_builds_from_the_conda_file_when_it_is_here(tmp_path, monkeypatch)
     assert not envs.ensure(read_env(str(tmp_path)), "conda").built
 
 
-def test_what_only_conda_could_install_is_said(tmp_path):
-    (tmp_path / "conda.yaml").write_text("dependencies: [ffmpeg]")
-    env = envs.ensure(read_env(str(tmp_path)), "uv")
-    assert env.notes == ("of conda.yaml, only conda could install: ffmpeg",)
+def test_a_conda_file_is_built_without_conda(tmp_path, wheels):
+    lines = f"['--no-index', '--find-links {wheels}', beta]"
+    (tmp_path / "conda.yaml").write_text(f"dependencies: [python={MINOR}, alpha=1, ffmpeg, {{pip: {lines}}}]")
+    spec = read_env(str(tmp_path))
+    assert envs.freeze(envs.ensure(spec, "virtualenv")) == "alpha==1.0\nbeta==1.5\n"
+    assert spec.untranslated == ("ffmpeg",)
 
 
 # -- docker

@@ -40,6 +40,7 @@ __all__ = [
     "variables",
 ]
 
+_FIRST_PYTHON = (3, 8)
 NAMES = ("virtualenv", "uv", "conda", "docker", "local")
 
 
@@ -119,7 +120,7 @@ def ensure(
         from mlcli.envs.build import build
 
         found, _ = build(spec, manager, place, choice, project, progress)
-    return found._replace(notes=_notes(spec, choice.note, manager))
+    return found._replace(notes=_notes(choice))
 
 
 class Preview(NamedTuple):
@@ -144,10 +145,14 @@ def preview(spec: EnvSpec, manager: str | None = None, *, strict_python: bool = 
     if manager == "docker":
         image = "" if spec.docker is None else spec.docker.image
         return Preview(manager, False, image, None, None, "the image's own", (), ())
+    packages = tuple(item.text for item in (*spec.build_dependencies, *spec.dependencies))
     if manager == "conda":
         choice = _python.CONDAS_CHOICE
     else:
-        choice = _python.choose(spec.python, strict=strict_python, install=False)
+        try:
+            choice = _python.choose(spec.python, strict=strict_python, install=False)
+        except EnvError as error:  # uv may still have it: what is true now is that it is not here
+            return Preview(manager, False, None, None, None, error.message, packages, (error.hint,))
     place = _place(spec, manager, choice)
     return Preview(
         manager,
@@ -156,8 +161,8 @@ def preview(spec: EnvSpec, manager: str | None = None, *, strict_python: bool = 
         choice.python.version or None,
         choice.python.path or None,
         choice.reason,
-        tuple(item.text for item in (*spec.build_dependencies, *spec.dependencies)),
-        _notes(spec, choice.note, manager),
+        packages,
+        _notes(choice),
     )
 
 
@@ -165,14 +170,10 @@ def _place(spec: EnvSpec, manager: str, choice: Choice) -> Place:
     return Place(os.path.abspath(config.env_root()), _env.fingerprint(spec, manager, choice.python))
 
 
-def _notes(spec: EnvSpec, note: str | None, manager: str) -> tuple[str, ...]:
-    notes = [] if note is None else [note]
-    if spec.untranslated and manager != "conda":
-        notes.append(f"of {spec.conda_file}, only conda could install: {', '.join(spec.untranslated)}")
-    if manager != "conda":
-        from mlcli.projects.requirements import notes as option_notes
-
-        notes += [problem.message for problem in option_notes((*spec.build_dependencies, *spec.dependencies))]
+def _notes(choice: Choice) -> tuple[str, ...]:
+    notes = [] if choice.note is None else [choice.note]
+    if choice.python.version and choice.python.numbers < _FIRST_PYTHON:
+        notes.append(f"`import mlcli` needs Python 3.8 or newer; this environment has {choice.python.version}")
     return tuple(notes)
 
 

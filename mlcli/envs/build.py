@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from mlcli.envs import env as envs
 from mlcli.envs import installer
 from mlcli.envs.env import Env, Place, State
-from mlcli.envs.managers import MANAGERS
+from mlcli.envs.managers import MANAGERS, count
 from mlcli.errors import EnvError
 from mlcli.locks import locked
 from mlcli.projects.requirements import redact
@@ -131,7 +131,7 @@ def _build(
         len(packages.splitlines()),
     )
     envs.write_state(place.prefix, state)
-    progress(f"environment ready in {seconds:.1f} s: {state.packages} packages, Python {found}")
+    progress(f"environment ready in {seconds:.1f} s: {count(state.packages, 'package')}, Python {found}")
     return ready(place, state, built=True), state
 
 

@@ -358,6 +358,12 @@ _CASES = (
         re.compile(r"Because\s+you\s+require\s+(?P<name>[\w.-]+)\S*\s+and\s+(?P<other>[\w.-]+)"),
         "{name} and {other} cannot be had together: loosen one of the two",
     ),
+    _Case(
+        re.compile(
+            r"And\s+because\s+you\s+require\s+(?P<name>[\w.-]+)\S*\s+we\s+can\s+conclude\s+that\s+your\s+requirements\s+are"
+        ),
+        "{name} as it is asked for does not go with the others: loosen one of them",
+    ),
     _Case(re.compile(r"(?i)No space left on device"), "the disk is full: mlcli env prune, or uv cache prune"),
     _Case(
         re.compile(r"(?i)hash mismatch|hashes? (?:do not|don't) match"),

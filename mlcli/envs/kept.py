@@ -44,17 +44,21 @@ def listed() -> list[Kept]:
         names = [name for name in os.listdir(root) if _NAME.fullmatch(name)]
     except FileNotFoundError:
         return []
-    return sorted((_kept(root, name) for name in names), key=lambda kept: -kept.last_used)
+    found = (_kept(root, name) for name in names)
+    return sorted((kept for kept in found if kept is not None), key=lambda kept: -kept.last_used)
 
 
-def _kept(root: str, name: str) -> Kept:
+def _kept(root: str, name: str) -> Kept | None:
     prefix = os.path.join(root, name)
     state = envs.read_state(prefix)
     place = Place(root, name if state is None else state.key)
     try:
         used = envs.last_used(prefix)
     except OSError:
-        used = os.lstat(prefix).st_mtime
+        try:
+            used = os.lstat(prefix).st_mtime
+        except FileNotFoundError:  # removed since the folder was listed
+            return None
     return Kept(place, state, envs.illness(place, state), used)
 
 

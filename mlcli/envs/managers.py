@@ -109,18 +109,16 @@ def _install(build: Build, spec: EnvSpec, python: Python, prefix: str) -> None:
         ("build-requirements", "build dependency", spec.build_dependencies),
         ("requirements", "package", spec.dependencies),
     ):
-        packages = [
-            item for item in items if not item.text.startswith("-") or item.path is not None or "-e" in item.text[:3]
-        ]
+        packages = [item for item in items if installs(item)]
         if not packages:
             continue
         file = _write(prefix, name, spec, items, limits)
-        count = _count(len(packages), what)
+        amount = count(len(packages), what)
         options = _options(items)
-        installer.install(build, interpreter, python.version, file, pinned=_pinned(items), options=options, count=count)
+        installer.install(build, interpreter, python.version, file, pinned=pinned(items), options=options, count=amount)
 
 
-def _count(number: int, what: str) -> str:
+def count(number: int, what: str) -> str:
     if number == 1:
         return f"1 {what}"
     return f"{number} {what[:-1] + 'ies' if what.endswith('y') else what + 's'}"
@@ -176,11 +174,14 @@ def _pip_options(items: Sequence[Requirement]) -> list[str]:
     return [part for item in items if _UNKNOWN_TO_FILES.match(item.text) for part in re.split(r"[\s=]+", item.text)]
 
 
-def _pinned(items: Sequence[Requirement]) -> bool:
+def installs(item: Requirement) -> bool:
+    """Tell a line that installs something from an option."""
+    return not item.text.startswith("-") or re.match(r"-[er]|--editable|--requirement", item.text) is not None
+
+
+def pinned(items: Sequence[Requirement]) -> bool:
     """Tell whether the cache alone may answer: each line is one exact version, or a tool of which any will do."""
-    return all(
-        re.search(r"(?<![=!<>~])==\s*[^*\s,]+(?:\s*;.*|\s+--hash.*)?$", item.text) is not None
-        or item.name in _ANY_VERSION_WILL_DO
-        for item in items
-        if not item.text.startswith("--") or item.path is not None
-    ) and not any(item.path is not None for item in items)
+    return all(_EXACT.search(item.text) or item.name in _ANY_VERSION_WILL_DO for item in items if installs(item))
+
+
+_EXACT = re.compile(r"^[^/\s]+\s*(?<![=!<>~])==\s*[^*\s,/]+(?:\s*;.*|\s+--hash.*)?$")

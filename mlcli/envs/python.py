@@ -108,7 +108,7 @@ def _choose(text: str | None, known: Known, strict: bool, progress: Callable[[st
         python = _best(near, candidates, known)
         note = f"Python {text} is not on this machine; using {python.version}, the nearest here"
         return Choice(python, f"asked for {text}, which is not here: the nearest patch of the same minor", note)
-    raise _none(text, known, candidates)
+    raise _none(text, known, candidates, "" if progress is None else " and could not be installed")
 
 
 def _best(spec: PythonSpec, here: list[Python], known: Known) -> Python:
@@ -126,14 +126,14 @@ def _best(spec: PythonSpec, here: list[Python], known: Known) -> Python:
     return max(here, key=lambda python: python.numbers)  # of equals, the first found
 
 
-def _none(text: str, known: Known, near: list[Python]) -> EnvError:
+def _none(text: str, known: Known, near: list[Python], tried: str) -> EnvError:
     found = sorted({python.version for python in known.all()}, key=lambda item: [int(part) for part in item.split(".")])
     hint = (
         f"found here: {', '.join(found) or 'none'}; install it (uv python install, pyenv install), or change `python`"
     )
     if near:
         hint += f"; without --strict-python {max(near, key=lambda item: item.numbers).version} would do"
-    return EnvError(f"Python {text} is not on this machine and could not be installed", hint=hint)
+    return EnvError(f"Python {text} is not on this machine{tried}", hint=hint)
 
 
 # -- finding
@@ -180,8 +180,9 @@ class Known:
         entry = self._pythons.get(path)
         if entry is None or entry[:2] != stamp:
             entry = [*stamp, *_ask(path)]
-            self._pythons[path] = entry
-            self._changed = True
+            if not _is_shims(os.path.dirname(path)):  # a shim answers differently in each folder
+                self._pythons[path] = entry
+                self._changed = True
         return None if len(entry) < 6 else Python(str(entry[5]), str(entry[2]), str(entry[3]), str(entry[4]))
 
     def matching(self, spec: PythonSpec) -> list[Python]:

@@ -320,7 +320,7 @@ class _EnvFile:
         if self.untranslated:
             self._warn(
                 "conda-untranslated",
-                f"no Python package takes the place of {', '.join(self.untranslated)}",
+                f"only conda can install {', '.join(self.untranslated)}",
                 "dependencies",
                 hint="install what the project needs of it by other means, or use --env-manager=conda",
             )
