@@ -52,6 +52,7 @@ def test_version(mlcli):
 def test_help_lists_every_command(mlcli, argv):
     out = mlcli(*argv).stdout
     assert all(f"  {name} " in out for name in COMMANDS)
+    assert max(map(len, out.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("command", COMMANDS)

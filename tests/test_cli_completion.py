@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -55,6 +57,38 @@ def test_completion_makes_no_store_and_no_noise(mlcli):
     assert os.listdir() == []
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_the_script_of_each_shell_is_shown(mlcli, shell):
-    assert "_MLCLI_COMPLETE" in mlcli("--show-completion", shell).stdout
+@pytest.mark.parametrize(
+    ("shell", "sign"),
+    [("bash", "complete -o default -F"), ("zsh", "#compdef mlcli"), ("fish", "complete --command mlcli")],
+)
+def test_the_script_of_each_shell_is_shown(mlcli, shell, sign):
+    script = mlcli("--show-completion", shell).stdout
+    assert sign in script
+    assert "_MLCLI_COMPLETE" in script
+
+
+def test_completion_is_installed_where_the_shell_looks(mlcli):
+    assert ".bash_completions" in mlcli("--install-completion", "bash").stderr
+    with open(os.path.expanduser("~/.bashrc"), encoding="utf-8") as file:
+        assert "mlcli.sh" in file.read()
+
+
+def test_a_shell_that_is_not_known_is_told(mlcli):
+    assert "bash, zsh, fish" in mlcli("--show-completion", "tcsh", check=2).stderr
+
+
+def test_bash_itself_completes_with_the_script(mlcli):
+    """The script shown, sourced by a real bash, completes through the real program."""
+    with open_store() as store:
+        run = store.create_run("0").info.run_id
+    script = mlcli("--show-completion", "bash").stdout
+    lines = [
+        script,
+        f'mlcli() {{ "{sys.executable}" -m mlcli "$@"; }}',
+        'COMP_WORDS=(mlcli runs show ""); COMP_CWORD=3',
+        f'env() {{ local set=("$1" "$2" "$3"); command env "${{set[@]}}" "{sys.executable}" -m "$4"; }}',
+        "_mlcli_completion mlcli",
+        'printf "%s\\n" "${COMPREPLY[@]}"',
+    ]
+    done = subprocess.run(["bash", "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [run]

@@ -29,10 +29,10 @@ COMMANDS = {
 OPTIONS = {
     "-q, --quiet": "Say nothing but the data and errors.",
     "-v, --verbose": "Say more (after a command: --verbose).",
-    "--tracking-uri FOLDER": "The store; by default the nearest mlruns above, or a new one here.",
+    "--tracking-uri FOLDER": "The store; else the nearest mlruns upwards.",
     "--debug": "Show the traceback of an error.",
-    "--install-completion": "Set up the Tab key of the current shell.",
-    "--show-completion": "Print what --install-completion would set up.",
+    "--install-completion [SHELL]": "Set up the Tab key for this or that shell.",
+    "--show-completion [SHELL]": "Print what that would set up.",
     "--version": "Print the version.",
     "-h, --help": "Print this help; after a command, its own.",
 }
@@ -92,25 +92,36 @@ def _answered(argv: Sequence[str]) -> int:
 
 
 def overview() -> str:
-    """What `mlcli --help` prints."""
-    space = max(map(len, (*COMMANDS, *OPTIONS))) + 2
+    """What `mlcli --help` prints; fits 80 columns."""
     return "\n".join(
         [
             "Usage: mlcli [OPTIONS] COMMAND ...",
             "",
             "  Runs any machine learning project from one command and remembers every run.",
             "",
+            "  mlcli run PROJECT -P alpha=0.5    runs it, in an environment of its own",
+            "  mlcli runs list                   what ran, and with what result",
+            "  mlcli runs show latest            all about the newest run",
+            "",
             "Commands:",
-            *(f"  {name:{space}}{about}" for name, about in COMMANDS.items()),
+            *_listed(COMMANDS),
             "",
             "Options:",
-            *(f"  {name:{space}}{about}" for name, about in OPTIONS.items()),
+            *_listed(OPTIONS),
             "",
-            "Runs are named by their id, any unique beginning of it, `latest`, `latest~1` (the one before) ...",
-            "Exit codes: 0 done; 1 failed; 2 usage or bad project; 3 not found; 4 a bug of mlcli; 5 environment failed;",
-            "6 store unavailable; 130 interrupted. `mlcli run` exits with the code of what it ran, or 128 + its signal.",
+            "A run is named by its id, any unique beginning of it, its name, `latest`, or",
+            "`latest~1` (the one before).",
+            "",
+            "Exit codes: 0 done, 1 failed, 2 usage or bad project, 3 not found, 4 a bug of",
+            "mlcli, 5 environment failed, 6 store unavailable, 130 interrupted. `mlcli run`",
+            "exits with the code of what it ran, or 128 + the signal that ended it.",
         ]
     )
+
+
+def _listed(table: dict[str, str]) -> list[str]:
+    space = max(map(len, table)) + 2
+    return [f"  {name:{space}}{about}" for name, about in table.items()]
 
 
 def _open_standard_streams() -> None:

@@ -9,13 +9,14 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from mlcli.cli import COMMANDS
+from mlcli.cli import COMMANDS, EXIT_USAGE, render
 from mlcli.errors import MlcliError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 OFFERED = 200
+SHELLS = ("bash", "zsh", "fish", "powershell", "pwsh")
 
 
 class LazyGroup(TyperGroup):
@@ -57,9 +58,31 @@ def answer() -> int:
 
 
 def set_up(option: str, rest: Sequence[str]) -> int:
-    """Do what ``--install-completion`` or ``--show-completion`` asks for."""
-    _root().main(args=[option, *rest], prog_name="mlcli", complete_var="_MLCLI_COMPLETE")
+    """Do what ``--install-completion [SHELL]`` or ``--show-completion [SHELL]`` asks for."""
+    # Typer keeps both private; its own options for them cannot take the shell's name where it can guess one.
+    from typer._completion_shared import get_completion_script, install
+
+    shell = rest[0] if rest else _current_shell()
+    if shell not in SHELLS:
+        render.error(
+            f"there is no completion for the shell {shell!r}" if shell else "this shell was not recognised",
+            f"name one of {', '.join(SHELLS)}: mlcli {option} {SHELLS[0]}",
+        )
+        return EXIT_USAGE
+    if option == "--show-completion":
+        render.emit(get_completion_script(prog_name="mlcli", complete_var="_MLCLI_COMPLETE", shell=shell))
+    else:
+        _, path = install(shell=shell, prog_name="mlcli", complete_var="_MLCLI_COMPLETE")
+        render.success(f"wrote {path}; the Tab key knows mlcli in the next {shell} that starts")
     return 0
+
+
+def _current_shell() -> str:
+    shellingham: Any = import_module("shellingham")  # Typer's own way to tell; it has no annotations
+    try:
+        return str(shellingham.detect_shell()[0])
+    except shellingham.ShellDetectionFailure:
+        return ""
 
 
 def run_ids(incomplete: str) -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mlcli.entities import Experiment, FileInfo, Run
 
 NOTE = "mlflow.note.content"
+LOG = "logs/output.log"
 SHORT_ID = 8
 
 # Tags whose content the first lines tell in words of their own.
@@ -67,6 +68,8 @@ def to_eyes(run: Run, experiment: Experiment, curves: Mapping[str, Sequence[floa
         render.heading("artifacts")
         for line in tree(files):
             render.emit(line)
+    if info.status in (RunStatus.FAILED, RunStatus.KILLED) and any(file.path == LOG for file in files):
+        render.note(f"\n`mlcli runs logs {info.run_id[:SHORT_ID]}` prints what it wrote")
 
 
 def took(run: Run) -> int | None:

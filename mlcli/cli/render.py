@@ -412,7 +412,7 @@ def table(rows: Sequence[Mapping[str, object]], columns: Sequence[Column], space
             style = column.style if isinstance(column.style, str) else column.style(row.get(column.key))
             text = cut(line[index], widths[index], keep_end=column.keep_end)
             text = _padded(text, widths[index], right=column.right)
-            parts.append(styled(text, style))
+            parts.append(styled(text, style) if line[index] else text)
         lines.append(GAP.join(parts).rstrip())
     if left_out:
         names = ", ".join(columns[index].heading.strip() for index in left_out)

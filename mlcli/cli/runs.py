@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, List, Optional
 import typer
 
 from mlcli.cli import completion, options, render
-from mlcli.cli.portrait import NOTE, SHORT_ID, took
+from mlcli.cli.portrait import LOG, NOTE, SHORT_ID, took
 from mlcli.entities import LifecycleStage, RunStatus, ViewType
 from mlcli.errors import InvalidInput, NotFound
 from mlcli.store import open_store
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 app = options.group("List, search, show, compare, export and tidy up runs.")
 
-LOG = "logs/output.log"
 TheRun = Annotated[str, typer.Argument(metavar="RUN", help="The run.", autocompletion=completion.run_ids)]
 SomeRuns = Annotated[
     Optional[List[str]],
