@@ -481,3 +481,13 @@ def test_the_clock_may_jump_back(store: Store, run_id: str) -> None:
 def test_times_far_ahead_are_kept(store: Store, run_id: str, time: int) -> None:
     store.log_batch(run_id, [Metric("m", 1.0, time, 0)])
     assert store.get_metric_history(run_id, "m")[0].timestamp == time
+
+
+def test_a_search_sees_one_moment(store: Store, root: Path) -> None:
+    """Another process deletes a run between two statements of a search; the page is the one of its first statement."""
+    first = store.create_run("0", start_time=1).info.run_id
+    with open_store(str(root)) as other, store.database.snapshot():
+        assert len(store.search_runs()) == 1
+        other.delete_run(first)
+        assert len(store.search_runs()) == 1
+    assert store.search_runs() == []

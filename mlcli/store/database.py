@@ -112,9 +112,22 @@ class Database:
                     self._raw.execute("ROLLBACK")
                 raise
 
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Several reads of one moment: what others write meanwhile is not seen."""
+        if self.in_transaction:
+            yield
+            return
+        with self._translated():
+            self._raw.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self._raw.execute("ROLLBACK")
+
     @property
     def in_transaction(self) -> bool:
-        return self._depth > 0
+        return self._depth > 0 or self._raw.in_transaction
 
     def close(self) -> None:
         self._raw.close()

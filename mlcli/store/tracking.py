@@ -126,9 +126,10 @@ class Store:
     ) -> Page[Experiment]:
         """Find experiments; by default the newest first."""
         select = query.experiments(filter_string, order_by, view_type, journal.now())
-        keys, token = self._page(select, max_results, page_token)
-        rows = self._by_keys(f"SELECT {_EXPERIMENT_COLUMNS} FROM experiments e WHERE e.id", keys)
-        return Page(self._experiments(rows), token)
+        with self.database.snapshot():
+            keys, token = self._page(select, max_results, page_token)
+            rows = self._by_keys(f"SELECT {_EXPERIMENT_COLUMNS} FROM experiments e WHERE e.id", keys)
+            return Page(self._experiments(rows), token)
 
     def rename_experiment(self, experiment_id: str, new_name: str) -> None:
         rules.experiment_name(new_name)
@@ -323,11 +324,12 @@ class Store:
         self.absorb()
         keys = None if experiment_ids is None else [_experiment_key(item) for item in experiment_ids]
         select = query.runs(filter_string, order_by, keys, view_type, journal.now(), root=self.root)
-        found, token = self._page(select, max_results, page_token)
-        rows = self._by_keys(
-            f"SELECT {_RUN_COLUMNS} FROM runs r JOIN experiments e ON e.id = r.experiment WHERE r.id", found
-        )
-        return Page(self._runs(rows), token)
+        with self.database.snapshot():
+            found, token = self._page(select, max_results, page_token)
+            rows = self._by_keys(
+                f"SELECT {_RUN_COLUMNS} FROM runs r JOIN experiments e ON e.id = r.experiment WHERE r.id", found
+            )
+            return Page(self._runs(rows), token)
 
     def get_metric_history(self, run_id: str, key: str) -> List[Metric]:
         """Every point of a metric, ordered by timestamp, step, value."""

@@ -1,4 +1,4 @@
-"""Search at 1,000, 10,000 and 100,000 runs: ``python tests/benchmarks/bench_search.py [sizes]`` prints medians in ms.
+"""Search at 1,000, 10,000 and 100,000 runs: ``python tests/benchmarks/searches.py [sizes]`` prints medians in ms.
 
 Each run has 5 params, 5 metrics and 3 tags. Timed is what a search does before its runs are read: parse, plan, page of keys.
 """
