@@ -58,6 +58,7 @@ if TYPE_CHECKING:  # for editors and type checkers; a test holds this list and t
     from mlcli.fluent import set_tags as set_tags
     from mlcli.fluent import set_tracking_uri as set_tracking_uri
     from mlcli.fluent import start_run as start_run
+    from mlcli.submit import run as run
 
 _MODULES = ("artifacts", "entities", "errors", "models", "projects", "sklearn")
 _NAMES = {
@@ -68,6 +69,7 @@ _NAMES = {
     "is_tracking_uri_set last_active_run load_table log_artifact log_artifacts log_dict log_figure log_image log_input "
     "log_inputs log_metric log_metrics log_param log_params log_table log_text search_experiments search_runs "
     "set_experiment set_experiment_tag set_experiment_tags set_tag set_tags set_tracking_uri start_run",
+    "mlcli.submit": "run",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 

@@ -114,7 +114,7 @@ class LiveRun:
 
     def log_figure(self, figure: Any, artifact_file: str, save_kwargs: Optional[Mapping[str, Any]] = None) -> None:
         """Save a matplotlib or plotly figure in the format that the name ends with."""
-        suffix = os.path.splitext(artifact_file)[1]
+        suffix = _suffix(artifact_file)
         options = dict(save_kwargs or {})
         with self.artifacts.writing(artifact_file, suffix) as path:
             if hasattr(figure, "savefig"):
@@ -131,7 +131,7 @@ class LiveRun:
     def log_image(self, image: Any, artifact_file: str) -> None:
         """Save an image, Pillow's or an array, in the format that the name ends with."""
         picture = content.picture(image)
-        with self.artifacts.writing(artifact_file, os.path.splitext(artifact_file)[1]) as path:
+        with self.artifacts.writing(artifact_file, _suffix(artifact_file)) as path:
             picture.save(path)
 
     def log_table(self, data: Any, artifact_file: str) -> None:
@@ -200,6 +200,15 @@ def attach(root: str, run_id: str) -> LiveRun:
 def check_stage(info: RunInfo) -> None:
     if info.lifecycle_stage != LifecycleStage.ACTIVE:
         raise InvalidState(f"run {info.run_id} is deleted", hint=f"`mlcli runs restore {info.run_id}` brings it back")
+
+
+def _suffix(artifact_file: str) -> str:
+    suffix = os.path.splitext(artifact_file)[1]
+    if not suffix:
+        raise InvalidInput(
+            f"the name {artifact_file!r} does not say which format", hint="end it with .png, for example"
+        )
+    return suffix
 
 
 def _same_value(before: str, after: str) -> bool:

@@ -146,6 +146,7 @@ def test_nonfinite_and_numeric_text_metrics_are_kept() -> None:
         lambda: mlcli.log_text("x", "../f"),
         lambda: mlcli.log_dict({"x": object()}, "d.json"),
         lambda: mlcli.log_figure("no figure", "f.png"),
+        lambda: mlcli.log_figure("no figure", "format_unknown"),
         lambda: mlcli.log_input(3),
     ],
 )

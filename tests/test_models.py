@@ -511,3 +511,31 @@ def test_the_real_mlflow_loads_what_is_saved_here(tmp_path: Path, version: str) 
     first, second = json.loads(wrote.stdout)
     assert forest == [first, first, [{"k": ["v", {"ä": "b: c"}]}, ["a", "b"], ["a", "b"]]]
     assert own[:2] == [second, second]
+    make = """
+        import mlflow, pandas as pd
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.preprocessing import StandardScaler
+        from sklearn.pipeline import make_pipeline
+        X = pd.read_csv("X.csv")
+        y = (X.a > 0.5).astype(int)
+        model = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y)
+        mlflow.sklearn.save_model(model, "theirs", signature=mlflow.models.infer_signature(X, y), pip_requirements=["x"])
+        print([int(value) for value in model.predict(X)])
+    """
+    made = subprocess.run(
+        [python, "-c", textwrap.dedent(make)], check=True, cwd=tmp_path, capture_output=True, text=True
+    )
+    load = """
+        import sys
+        sys.path.insert(0, sys.argv[1])
+        import mlcli.sklearn, pandas as pd
+        print([int(value) for value in mlcli.sklearn.load_model("theirs").predict(pd.read_csv("X.csv"))])
+    """
+    loaded = subprocess.run(
+        [python, "-c", textwrap.dedent(load), tmp_path / "expose"],
+        check=True,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert loaded.stdout == made.stdout
