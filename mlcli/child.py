@@ -94,8 +94,6 @@ def run_child(
     ``output`` is complete but for what our own readers have not taken yet (``Output.flush``). ``guardian`` must be
     started; it has been let go when this returns. ``on_signal`` is told, in words, what a signal to us led to.
     """
-    if sys.platform == "win32":
-        raise NotImplementedError("running a project needs fork, which Windows does not have")
     before = kin.children() or set()
     guarded = {guardian.pid} if guardian else set()
     kin.prctl(kin.PR_SET_CHILD_SUBREAPER, 1)

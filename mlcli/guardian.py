@@ -106,8 +106,22 @@ def end_all(leader: int, mark: bytes) -> None:
 
 
 def _close_others(*keep: int) -> None:
-    start = 0
-    for fd in sorted(keep):
-        os.closerange(start, fd)
-        start = fd + 1
-    os.closerange(start, max(os.sysconf("SC_OPEN_MAX"), 4096) if start < 65536 else start)
+    """Close every other descriptor: whoever waits for the end of one of them must not wait for us."""
+    for fd in _open_descriptors():
+        if fd not in keep:
+            _close(fd)
+
+
+def _open_descriptors() -> list[int]:
+    # Listed rather than counted up to the limit, which may be a thousand million.
+    for folder in ("/proc/self/fd", "/dev/fd"):
+        if os.path.isdir(folder):
+            return [int(name) for name in os.listdir(folder)]
+    return list(range(4096))
+
+
+def _close(fd: int) -> None:
+    try:
+        os.close(fd)
+    except OSError:  # the one that the list itself was read from
+        pass

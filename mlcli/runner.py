@@ -147,6 +147,8 @@ def run(
 
 def plan(request: Request, progress: Callable[[str], None] = lambda _text: None) -> Plan:
     """Find and check everything; nothing is built or recorded, at most a project is fetched (``progress``)."""
+    if sys.platform == "win32":
+        raise InvalidInput("running projects needs Linux or macOS", hint="on Windows, use mlcli inside WSL")
     for key, value in request.tags.items():
         rules.tag_value(rules.key(key, "tag"), value)
     if request.run_name:
@@ -693,7 +695,10 @@ def _keep_freeze(env: Env, artifacts: LocalArtifacts, listener: Listener) -> Non
 
 def _record_end(recorder: _Recorder, end: End) -> None:
     # Absorbs all that the child has logged, so that nothing it said of its status comes after what we say.
-    said = recorder.store.get_run(recorder.run_id).info.status
+    try:
+        said = recorder.store.get_run(recorder.run_id).info.status
+    except MlcliError:  # a database that cannot be used now must not change how the run ended
+        said = RunStatus.RUNNING
     status = end.status
     if status == RunStatus.FINISHED and RunStatus.is_terminated(said):
         status = said  # what the script said of itself on purpose
@@ -724,9 +729,12 @@ def last_line(path: str, limit: int = 300) -> str:
     """The last line of a log that says something, without colours: mostly the error itself."""
     import re
 
-    with open(path, "rb") as file:
-        file.seek(max(os.fstat(file.fileno()).st_size - 8192, 0))
-        text = file.read().decode("utf-8", "replace")
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(os.fstat(file.fileno()).st_size - 8192, 0))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:  # the program removed it
+        return ""
     plain = re.sub(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\))", "", text)
     lines = [line.strip() for line in re.split(r"[\r\n]", plain)]
     printable = ["".join(char for char in line if char.isprintable()) for line in lines]

@@ -533,10 +533,40 @@ def test_a_terminated_environment_build_is_a_killed_run(tmp_path, start):
     assert (run.info.status, run.data.tags["mlcli.exit_code"]) == ("KILLED", "143")
 
 
+def test_when_mlcli_is_killed_with_9_while_it_builds_the_next_reader_closes_the_run(tmp_path, start):
+    running = start(project(tmp_path / "p"), env={**os.environ, "PATH": slow_python(tmp_path)})
+    running.wait_for(tmp_path / "asked")
+    assert the_run().info.status == "SCHEDULED"
+    running.send(signal.SIGKILL)
+    running.process.wait()
+    assert the_run().info.status == "KILLED"
+
+
+def test_a_program_that_removes_its_own_log_still_ends_as_it_ended(tmp_path, mlcli):
+    code = "import os, shutil; shutil.rmtree(os.environ['MLCLI_TRACKING_URI'] + '/0'); raise SystemExit(3)"
+    mlcli("run", project(tmp_path / "p", code), "--env-manager=local", check=3)
+    run = the_run()
+    assert (run.info.status, run.data.tags["mlcli.end_reason"]) == ("FAILED", "the program ended with exit code 3")
+
+
+def test_a_script_that_goes_on_with_the_run_adds_to_it(tmp_path, mlcli):
+    code = """
+import mlcli
+with mlcli.start_run() as run:
+    mlcli.log_param("lr", 0.1)
+    mlcli.log_metric("loss", 0.5)
+    mlcli.log_text("hello", "notes/hello.txt")
+"""
+    mlcli("run", project(tmp_path / "p", code), "--env-manager=local")
+    run = the_run()
+    assert (run.info.status, run.data.params, run.data.metrics) == ("FINISHED", {"lr": "0.1"}, {"loss": 0.5})
+    assert Path(run.info.artifact_uri, "notes", "hello.txt").read_text() == "hello"
+
+
 def slow_python(tmp_path: Path) -> str:
     (tmp_path / "bin").mkdir()
     script = tmp_path / "bin" / "python"
-    script.write_text(f"#!/bin/sh\necho asked >> {tmp_path}/asked\nexec sleep 60\n")
+    script.write_text(f"#!/bin/sh\necho asked >> {tmp_path}/asked\nexec sleep 10\n")
     script.chmod(0o755)
     return f"{script.parent}:/usr/bin:/bin"
 
