@@ -201,6 +201,12 @@ def test_a_bug_is_told_even_where_no_report_can_be_written(ill, monkeypatch, tmp
     assert "--debug" in told
 
 
+def test_commands_can_run_one_after_the_other_in_one_process(capsys):
+    for words in (("list",), ("search", "metrics.x > 1"), ("list", "--json")):
+        assert boundary.run(Invocation(False, False, False, "runs", words)) == 0
+    assert capsys.readouterr().out.endswith("[]\n")
+
+
 # --- streams and surroundings
 
 

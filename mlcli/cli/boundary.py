@@ -102,7 +102,7 @@ def _run(invocation: Invocation) -> int:
     if invocation.command not in COMMANDS:
         return _unknown_command(invocation)
     app = import_module(f"mlcli.cli.{invocation.command}").app
-    path, rest = _narrow(app, f"mlcli {invocation.command}", list(invocation.rest))
+    app, path, rest = _narrow(app, f"mlcli {invocation.command}", list(invocation.rest))
     command: Any = get_command(app)
     gc.freeze()  # what was imported stays for good: no collection need look at it again
     gc.enable()
@@ -122,16 +122,17 @@ def _run(invocation: Invocation) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _narrow(app: typer.Typer, path: str, rest: list[str]) -> tuple[str, list[str]]:
-    """Where one command of a group is named, keep that one only: Typer takes 1 ms to make each, needed or not."""
+def _narrow(app: typer.Typer, path: str, rest: list[str]) -> tuple[typer.Typer, str, list[str]]:
+    """Where one command of a group is named, an app of that one only: Typer takes 1 ms to make each, needed or not."""
     commands = app.registered_commands
     if len(commands) < 2 or not rest or app.registered_callback or app.registered_groups:
-        return path, rest
+        return app, path, rest
     named = [info for info in commands if rest[0] == (info.name or _typer_name(info.callback))]
     if not named:
-        return path, rest
-    app.registered_commands = named
-    return f"{path} {rest[0]}", rest[1:]
+        return app, path, rest
+    only = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
+    only.registered_commands = named
+    return only, f"{path} {rest[0]}", rest[1:]
 
 
 def _typer_name(callback: Any) -> str:
