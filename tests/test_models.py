@@ -178,6 +178,34 @@ def test_what_the_main_script_defines_is_kept_by_value_and_needs_no_trust_in_its
     assert mlcli.sklearn.load_model(str(folder), trust=True).transform(np.array([3])) == [6]
 
 
+def test_code_of_the_project_travels_with_the_model(tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "mine.py").write_text(
+        "from sklearn.linear_model import LogisticRegression\nclass Mine(LogisticRegression): pass\n"
+    )
+    train = """
+        import sys, mlcli.sklearn
+        sys.path.insert(0, sys.argv[1])
+        from mine import Mine
+        with mlcli.start_run():
+            model = Mine().fit([[0], [1]], [0, 1])
+            print(mlcli.sklearn.log_model(model, "model", code_paths=[sys.argv[1] + "/mine.py"]).model_uri)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(train), tmp_path / "p"], check=True, capture_output=True, text=True
+    )
+    load = "import sys, mlcli.sklearn; print(type(mlcli.sklearn.load_model(sys.argv[1])).__name__)"
+    for _ in range(2):  # loading leaves the model as it was
+        loaded = subprocess.run(
+            [sys.executable, "-c", load, done.stdout.strip()], check=True, capture_output=True, text=True
+        )
+        assert loaded.stdout == "Mine\n"
+    folder = mlcli.artifacts.resolve(done.stdout.strip())
+    mlcli.set_tracking_uri(tmp_path / "another store")
+    with pytest.raises(ModelError, match="brings code"):
+        mlcli.sklearn.load_model(folder)
+
+
 # -- what loads without trust
 
 

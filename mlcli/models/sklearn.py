@@ -34,6 +34,7 @@ SUPPORTED_SERIALIZATION_FORMATS = [
     SERIALIZATION_FORMAT_SKOPS,
 ]
 _EXAMPLE = "input_example.json"
+_CODE = "code"
 
 
 class ModelInfo(NamedTuple):
@@ -60,11 +61,13 @@ def save_model(
     extra_pip_requirements: Union[str, Sequence[str], None] = None,
     metadata: Optional[Mapping[str, Any]] = None,
     serialization_format: Optional[str] = None,
+    code_paths: Optional[Sequence[str]] = None,
     pyfunc_predict_fn: str = "predict",
 ) -> None:
     """Write ``sk_model`` as a model directory at ``path``, which must not exist or be empty.
 
     ``serialization_format`` is pickle unless the model needs cloudpickle (lambdas, classes of the main script).
+    ``code_paths`` are files and packages of the project's own that the model imports; they travel with it.
     """
     path = os.path.abspath(os.fspath(path))
     if os.path.exists(path) and (not os.path.isdir(path) or os.listdir(path)):
@@ -84,6 +87,7 @@ def save_model(
             extra_pins=_given_pins(extra_pip_requirements) or [],
             metadata=metadata,
             form=serialization_format,
+            code_paths=code_paths or (),
             predict=pyfunc_predict_fn,
         )
 
@@ -99,6 +103,7 @@ def log_model(
     extra_pip_requirements: Union[str, Sequence[str], None] = None,
     metadata: Optional[Mapping[str, Any]] = None,
     serialization_format: Optional[str] = None,
+    code_paths: Optional[Sequence[str]] = None,
     pyfunc_predict_fn: str = "predict",
     registered_model_name: Optional[str] = None,
     run_id: Optional[str] = None,
@@ -130,6 +135,7 @@ def log_model(
             extra_pins=_given_pins(extra_pip_requirements) or [],
             metadata=metadata,
             form=serialization_format,
+            code_paths=code_paths or (),
             predict=pyfunc_predict_fn,
         )
         digest = mlmodel.tree_digest(folder)
@@ -169,7 +175,7 @@ def load_model(model_uri: str, dst_path: Optional[str] = None, *, trust: bool = 
                 f"{model_uri} is not loaded: it brings code of its own ({flavor['code']})",
                 hint="load it with trust=True if you know who made it",
             )
-        sys.path.insert(0, LocalArtifacts(folder).path(str(flavor["code"])))
+        _bring_code(folder, str(flavor["code"]))
     file = LocalArtifacts(folder).path(str(flavor.get("pickled_model", "")))
     if not os.path.isfile(file):
         raise ModelError(f"{model_uri} is incomplete: its file {flavor.get('pickled_model')!r} is missing")
@@ -177,6 +183,17 @@ def load_model(model_uri: str, dst_path: Optional[str] = None, *, trust: bool = 
         return _load_skops(file, trusted)
     with open(file, "rb") as stream:
         return pickles.load(stream, file, trusted=trusted)
+
+
+def _bring_code(folder: str, code: str) -> None:
+    """Make the model's own code importable, from a copy: importing it in place would leave bytecode in the model."""
+    import atexit
+    import shutil
+    import tempfile
+
+    copy = tempfile.mkdtemp(prefix="mlcli-code-")
+    atexit.register(shutil.rmtree, copy, ignore_errors=True)
+    sys.path.insert(0, LocalArtifacts(folder).get(code, os.path.join(copy, "code")))
 
 
 def digest_tag(artifact: str) -> str:
@@ -231,6 +248,7 @@ def _write(
     extra_pins: List[str],
     metadata: Optional[Mapping[str, Any]],
     form: Optional[str],
+    code_paths: Sequence[str],
     predict: str,
 ) -> Dict[str, Any]:
     """Fill ``folder``; returns what its MLmodel holds."""
@@ -248,7 +266,12 @@ def _write(
     if pins is None:
         pins = mlmodel.requirements({*modules, "sklearn", *({form} - {SERIALIZATION_FORMAT_PICKLE})})
     mlmodel.write_environment(folder, [*pins, *extra_pins])
+    for path in code_paths:
+        LocalArtifacts(folder).put(path, _CODE)
     content = _describe(folder, form, file, predict)
+    if code_paths:
+        for flavor in content["flavors"].values():
+            flavor["code"] = _CODE
     content.update(origin)
     if signature is not None:
         content["signature"] = signatures.as_dict(signature)
