@@ -46,20 +46,16 @@ def check(uri: str, version: str | None = None, *, submodules: bool = False) -> 
 
 def _of_file(found: Project) -> Iterator[Problem]:
     """Those of the reader; a key whose misspelling takes a default away counts as an error here."""
-    lost = {
-        parameter.line
-        for entry in found.entry_points.values()
-        for parameter in entry.parameters.values()
-        if parameter.lost
-    }
-    blamed = (
-        {_line(p.lost) for e in found.entry_points.values() for p in e.parameters.values() if p.lost} if lost else set()
-    )
+    parameters = [parameter for entry in found.entry_points.values() for parameter in entry.parameters.values()]
+    blamed = {_line(parameter.lost) for parameter in parameters if parameter.lost}
+    explained = {problem.place for problem in found.problems if problem.level == ERROR}
     for problem in found.problems:
-        if problem.code == "unknown-key" and problem.line in blamed and "default" in problem.hint:
+        if problem.code != "unknown-key":
+            yield problem
+        elif problem.line in blamed and "default" in problem.hint:
             message = f"{problem.message}, so the parameter has no default"
             yield problem._replace(level=ERROR, code="lost-default", message=message)
-        else:
+        elif problem.place not in explained:  # an error there says it better
             yield problem
 
 

@@ -277,7 +277,7 @@ def split_words(items: Sequence[Item]) -> list[list[Item]] | None:
     if not words:
         return None
     texts = ["".join(item if isinstance(item, str) else "\0" for item in word) for word in words]
-    if _BUILTINS.intersection(texts[:1]) or re.search(r"[=/\0\r]", texts[0]):
+    if not texts[0] or texts[0] in _BUILTINS or re.search(r"[=/\0\r]", texts[0]):
         return None  # with a slash: a file without `#!` is a script to a shell, and nothing to the kernel
     for number, text in enumerate(texts):
         if "\0" in text and (texts[0] == "ssh" or text.startswith("--wrap=") or _runs_text(texts[:number])):
@@ -385,19 +385,19 @@ class Scanner:
             return _inner(word[len("--wrap=") :])
         if first == "let" or (first in _DECLARING and any(re.fullmatch(r"-\w*i\w*", option) for option in words)):
             return "number"
+        if re.match(r"\w+\[[^\]]*\Z", word) and (not words or first in _DECLARING):
+            return "number"  # the index of an array
         if first in _DECLARING and "=" not in word:
             return "word"
         if last in ("-v", "-R") and (self._test or first in ("[", "test", "printf")):
             return "word"
-        if self._test and (_COMPARISON.fullmatch(last) or self._comparison_follows()):
+        if self._test and (any(map(_COMPARISON.fullmatch, words)) or self._comparison_follows()):
             return "number"
         return "value"
 
     def _comparison_follows(self) -> bool:
-        rest = "".join(
-            i if isinstance(i, str) else "\0" for i in self._items[self._position + 1 : self._position + 200]
-        )
-        return re.match(r"""[^\s]*\s+-(eq|ne|lt|le|gt|ge)\s""", rest) is not None
+        rest = "".join(item if isinstance(item, str) else "\0" for item in self._items[self._position + 1 :])
+        return re.search(r"\s-(eq|ne|lt|le|gt|ge)\s", rest.partition("]]")[0]) is not None
 
     # the contexts
 
