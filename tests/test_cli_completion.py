@@ -52,6 +52,43 @@ def test_names_of_experiments_are_offered(mlcli):
     assert complete(mlcli, "mlcli experiments get wi") == ["wine"]
 
 
+PROJECT = """\
+name: demo
+entry_points:
+  main:
+    parameters:
+      alpha: {type: float, default: 0.5}
+      data: path
+    command: "python train.py {alpha} {data}"
+  evaluate:
+    parameters: {beta: int}
+    command: "python evaluate.py {beta}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("mlcli run . -e ev", ["evaluate"]),
+        ("mlcli run -e ", ["main", "evaluate"]),
+        ("mlcli run . -P ", ["alpha=", "data="]),
+        ("mlcli run . -P data=x -P ", ["alpha="]),
+        ("mlcli run . -e evaluate -P ", ["beta="]),
+        ("mlcli run https://example.invalid/repo -P ", [""]),
+    ],
+)
+def test_entry_points_and_parameters_of_a_project_are_offered(mlcli, line, offered):
+    with open("MLproject", "w", encoding="utf-8") as file:
+        file.write(PROJECT)
+    assert complete(mlcli, line) == offered
+
+
+def test_a_project_that_cannot_be_read_offers_nothing(mlcli):
+    with open("MLproject", "w", encoding="utf-8") as file:
+        file.write("entry_points: [")
+    assert complete(mlcli, "mlcli run . -P ") == [""]
+
+
 def test_completion_makes_no_store_and_no_noise(mlcli):
     assert complete(mlcli, "mlcli runs show a") == [""]
     assert os.listdir() == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from mlcli.errors import MlcliError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from mlcli.projects import Project
 
 OFFERED = 200
 SHELLS = ("bash", "zsh", "fish", "powershell", "pwsh")
@@ -113,3 +116,44 @@ def experiment_names(incomplete: str) -> list[str]:
     except (MlcliError, OSError):
         return []
     return [name for name in names if name.startswith(incomplete)][:OFFERED]
+
+
+def entry_points(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """The entry points of the project on the line, each with its command."""
+    project = _project(ctx)
+    if project is None:
+        return []
+    return [(name, entry.command) for name, entry in project.entry_points.items() if name.startswith(incomplete)]
+
+
+def parameters(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """What may be given with ``-P``: the parameters of the entry point on the line that are not given yet."""
+    from mlcli.projects import entry_point
+
+    project = _project(ctx)
+    if project is None:
+        return []
+    try:
+        entry = entry_point(project, ctx.params.get("entry_point"))
+    except MlcliError:
+        return []
+    given = {str(pair).partition("=")[0] for pair in ctx.params.get("parameters") or ()}
+    return [
+        (f"{name}=", f"{parameter.type}, {'required' if parameter.required else f'default {parameter.default}'}")
+        for name, parameter in entry.parameters.items()
+        if name.startswith(incomplete) and name not in given
+    ]
+
+
+def _project(ctx: typer.Context) -> Project | None:
+    """The project on the line if it lies on this machine: the Tab key fetches nothing."""
+    from mlcli.projects import load
+
+    # Behind an option that still waits for its value the arguments are not parsed: they are left over.
+    uri = str(next(iter(ctx.args), None) or ctx.params.get("uri") or ".")
+    if not os.path.isdir(uri.partition("#")[0]):
+        return None
+    try:
+        return load(uri)
+    except MlcliError:
+        return None

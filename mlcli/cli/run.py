@@ -28,14 +28,25 @@ def run(
     ] = ".",
     entry_point: Annotated[
         Optional[str],
-        typer.Option("-e", "--entry-point", help="Entry point, or a .py or .sh file. [default: main]"),
+        typer.Option(
+            "-e",
+            "--entry-point",
+            help="Entry point, or a .py or .sh file. [default: main]",
+            autocompletion=completion.entry_points,
+        ),
     ] = None,
     version: Annotated[
         Optional[str], typer.Option("-v", "--version", help="Branch, tag or commit of a git project.")
     ] = None,
     parameters: Annotated[
         Optional[List[str]],
-        typer.Option("-P", "--param-list", metavar="NAME=VALUE", help="A parameter; may be repeated."),
+        typer.Option(
+            "-P",
+            "--param-list",
+            metavar="NAME=VALUE",
+            help="A parameter; may be repeated.",
+            autocompletion=completion.parameters,
+        ),
     ] = None,
     docker_args: Annotated[
         Optional[List[str]],
