@@ -81,6 +81,8 @@ TAGS = {
     "mlcli.cpu_seconds": "the CPU time of the child and those it waited for",
 }
 
+OF_THE_END = ("mlcli.exit_code", "mlcli.signal", "mlcli.end_reason", "mlcli.duration_ms")
+
 
 class Request(NamedTuple):
     """What somebody wants run. None means: by the settings, or the project's default."""
@@ -274,7 +276,7 @@ def execute(plan: Plan, listener: Listener, *, stdout: int | None = 1, stderr: i
     output: Output | None = None
     try:
         with open_store(plan.request.tracking_uri) as store:
-            recorder = _Recorder(store, plan, _experiment(store, plan.experiment))
+            recorder = _Recorder(store, plan, _identity(store, plan))
             with recorder:
                 listener.created(recorder.run_id, recorder.name, recorder.experiment.name)
                 for note in plan.command.notes:
@@ -298,80 +300,107 @@ def execute(plan: Plan, listener: Listener, *, stdout: int | None = 1, stderr: i
     return Outcome(run, end.exit_code, end, env)
 
 
+class _Identity(NamedTuple):
+    """Which run it is; ``known`` when the store has it already, and it is run again into."""
+
+    run_id: str
+    name: str
+    experiment: Experiment
+    artifacts: str
+    known: bool
+
+
+def _identity(store: Store, plan: Plan) -> _Identity:
+    request = plan.request
+    if request.run_id:
+        run = _existing(store, plan, request.run_id)
+        experiment = store.get_experiment(run.info.experiment_id)
+        return _Identity(
+            run.info.run_id, request.run_name or run.info.run_name, experiment, run.info.artifact_uri, known=True
+        )
+    experiment = _experiment(store, plan.experiment)
+    run_id = journal.new_run_id()
+    if request.new_run_id:
+        run_id = rules.run_id(request.new_run_id)
+        if _known(store, run_id):
+            raise AlreadyExists(f"there is a run {run_id} already", hint="--run-id runs again into an existing one")
+    location = f"{experiment.artifact_location.rstrip('/')}/{run_id}/artifacts"
+    return _Identity(run_id, request.run_name or journal.new_run_name(), experiment, location, known=False)
+
+
+def _known(store: Store, run_id: str) -> bool:
+    try:
+        store.get_run(run_id)
+    except NotFound:
+        return False
+    return True
+
+
+def _existing(store: Store, plan: Plan, reference: str) -> Run:
+    """The run to run again into: it must not be alive, and its params cannot change."""
+    run = store.get_run(store.find_run(reference))
+    name = f"run {run.info.run_id}"
+    if run.info.lifecycle_stage != LifecycleStage.ACTIVE:
+        raise InvalidState(f"{name} is deleted", hint=f"`mlcli runs restore {run.info.run_id}` brings it back")
+    if not RunStatus.is_terminated(run.info.status):
+        raise InvalidState(f"{name} is {run.info.status}", hint="wait for its end, or make a new run")
+    if plan.request.experiment_id or plan.request.experiment_name:
+        experiment = _experiment(store, plan.experiment)
+        if experiment.experiment_id != run.info.experiment_id:
+            raise InvalidInput(f"{name} is in experiment {run.info.experiment_id}, not in {experiment.name!r}")
+    for key, value in plan.command.parameters.items():
+        if run.data.params.get(key, value) != value:
+            raise InvalidInput(
+                f"param {key!r} of {name} is {run.data.params[key]!r} and cannot become {value!r}",
+                hint="leave --run-id out: a new run keeps both",
+            )
+    return run
+
+
 class _Recorder:
     """The run in the store, from its birth to its end; an exception on the way out ends it with its reason."""
 
-    def __init__(self, store: Store, plan: Plan, experiment: Experiment) -> None:
-        request = plan.request
+    def __init__(self, store: Store, plan: Plan, identity: _Identity) -> None:
         self.store = store
-        self.experiment = experiment
-        self.run_id = request.run_id or request.new_run_id or journal.new_run_id()
-        self.name = request.run_name or journal.new_run_name()
-        self.user = context.user()
+        self.run_id = identity.run_id
+        self.name = identity.name
+        self.experiment = identity.experiment
+        self.artifacts: LocalArtifacts = open_artifacts(identity.artifacts)
         self._ended = False
-        parent = _parent(store, request)
-        tags = {**_birth_tags(plan, self.user), **({"mlflow.parentRunId": parent} if parent else {}), **request.tags}
-        if request.run_id:
-            existing = self._existing(plan)
-            self.name = request.run_name or existing.info.run_name
-            location = existing.info.artifact_uri
-        else:
-            location = f"{experiment.artifact_location.rstrip('/')}/{self.run_id}/artifacts"
-            if request.new_run_id:
-                self._refuse_known(rules.run_id(request.new_run_id))
-        self.artifacts: LocalArtifacts = open_artifacts(location)
+        parent = _parent(store, plan.request)
+        user = context.user()
+        tags = _birth_tags(plan, user)
+        if parent:
+            tags["mlflow.parentRunId"] = parent
+        tags.update(plan.request.tags)
         self.journal: Journal = journal.Journal.open(store.root)
         # Lines by others go to a journal of their own: a torn one must not swallow ours.
         self.others: Journal = journal.Journal.open(store.root, default_run=self.run_id)
         try:
-            self._begin(tags, plan.command.parameters)
+            if identity.known:
+                self._begin_again(tags, plan.command.parameters)
+            else:
+                self.journal.start_run(
+                    self.run_id,
+                    self.experiment.experiment_id,
+                    self.name,
+                    user,
+                    journal.now(),
+                    RunStatus.SCHEDULED,
+                    tags,
+                    plan.command.parameters,
+                )
         except BaseException:
             self._close()
             raise
 
-    def _begin(self, tags: dict[str, str], params: Mapping[str, str]) -> None:
-        now = journal.now()
-        if self.store_knows:
-            self.journal.resume_run(self.run_id, now)
-            self.journal.status(self.run_id, RunStatus.SCHEDULED)
-            self.journal.tags(self.run_id, {**tags, "mlflow.runName": self.name})
-            self.journal.params(self.run_id, params)
-        else:
-            self.journal.start_run(
-                self.run_id,
-                self.experiment.experiment_id,
-                self.name,
-                self.user,
-                now,
-                RunStatus.SCHEDULED,
-                tags,
-                params,
-            )
-
-    store_knows = False
-
-    def _existing(self, plan: Plan) -> Run:
-        """The run to run again into: it must not be alive, and its params cannot change."""
-        run = self.store.get_run(self.run_id)
-        if run.info.lifecycle_stage != LifecycleStage.ACTIVE:
-            raise InvalidState(f"run {self.run_id} is deleted", hint=f"`mlcli runs restore {self.run_id}` first")
-        if not RunStatus.is_terminated(run.info.status):
-            raise InvalidState(f"run {self.run_id} is {run.info.status}", hint="wait for its end, or make a new run")
-        for key, value in plan.command.parameters.items():
-            if run.data.params.get(key, value) != value:
-                raise InvalidInput(
-                    f"param {key!r} of run {self.run_id} is {run.data.params[key]!r} and cannot become {value!r}",
-                    hint="leave --run-id out: a new run keeps both",
-                )
-        self.store_knows = True
-        return run
-
-    def _refuse_known(self, run_id: str) -> None:
-        try:
-            self.store.get_run(run_id)
-        except NotFound:
-            return
-        raise AlreadyExists(f"there is a run {run_id} already", hint="--run-id runs into an existing one")
+    def _begin_again(self, tags: dict[str, str], params: Mapping[str, str]) -> None:
+        self.journal.resume_run(self.run_id, journal.now())
+        self.journal.status(self.run_id, RunStatus.SCHEDULED)
+        for key in OF_THE_END:
+            self.journal.untag(self.run_id, key)
+        self.journal.tags(self.run_id, {**tags, "mlflow.runName": self.name})
+        self.journal.params(self.run_id, params)
 
     def path(self, artifact: str) -> str:
         return os.path.join(self.artifacts.root, *artifact.split("/"))

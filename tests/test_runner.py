@@ -651,9 +651,21 @@ def test_a_run_may_be_run_again_into(tmp_path, mlcli):
     mlcli("run", folder, "--env-manager=local", check=1)
     run_id = the_run().info.run_id
     (folder / "ok").touch()
-    mlcli("run", folder, "--env-manager=local", "--run-id", run_id)
+    mlcli("run", folder, "--env-manager=local", "--run-id", run_id[:6])
+    run = the_run()
+    assert (run.info.status, run.info.run_id, run.data.tags["mlcli.exit_code"]) == ("FINISHED", run_id, "0")
+    assert "mlcli.end_reason" not in run.data.tags
+
+
+def test_a_run_that_is_run_again_into_keeps_its_experiment_and_params(tmp_path, mlcli):
+    folder = project(tmp_path / "p")
+    mlcli("run", folder, "--env-manager=local", "--experiment-name", "e", "-P", "a=1")
+    mlcli("run", folder, "--env-manager=local", "--run-id", "latest", "-P", "a=1")
+    with open_store() as store:
+        assert store.get_experiment(the_run().info.experiment_id).name == "e"
+    mlcli("run", folder, "--env-manager=local", "--run-id", "latest", "-P", "a=2", check=2)
+    mlcli("run", folder, "--env-manager=local", "--run-id", "latest", "--experiment-name", "other", check=2)
     assert the_run().info.status == "FINISHED"
-    assert the_run().info.run_id == run_id
 
 
 def test_a_run_that_is_alive_cannot_be_run_again_into(tmp_path, start, mlcli):
