@@ -109,12 +109,14 @@ class Journal:
             step = rules.int64(step, "a step")
         if time is None:
             time = now()
+        elif type(time) is not int or not 0 <= time <= rules.MAX_INT64:
+            time = rules.timestamp(time)
         text = repr(value) if value - value == 0.0 else _NONFINITE[repr(value)]
         self._write(f'{prefix}{text},"step":{step},"time":{time}}}\n'.encode())
 
     def metrics(self, run_id: str, values: Mapping[str, Any], step: int = 0, time: Optional[int] = None) -> None:
         """Log several metrics of one step in one line."""
-        stamp = now() if time is None else time
+        stamp = now() if time is None else rules.timestamp(time)
         line = {
             "run": run_id,
             "metrics": {rules.key(key, "metric"): _number(rules.metric_value(key, values[key])) for key in values},
@@ -233,6 +235,7 @@ def _after_fork() -> None:
     for journal in _writers.values():
         journal.close()
     _writers.clear()
+    _names.seed(os.urandom(16))
 
 
 if hasattr(os, "register_at_fork"):

@@ -98,6 +98,8 @@ def test_a_bad_call_writes_nothing(writer: Journal, run_id: str) -> None:
         lambda: writer.metric(run_id, "x", "abc"),
         lambda: writer.metric(run_id, "x", 1.0, 2**63),
         lambda: writer.metric(run_id, "x", 1.0, 1.5),
+        lambda: writer.metric(run_id, "x", 1.0, 1, -5),
+        lambda: writer.metrics(run_id, {"x": 1.0}, 1, 2**63),
         lambda: writer.params(run_id, {"ok": 1, "": 2}),
         lambda: writer.params(run_id, {"p": "x" * 6001}),
         lambda: writer.tags(run_id, {"t": "\ud800"}),
@@ -137,6 +139,20 @@ def test_a_forked_child_writes_to_a_journal_of_its_own(root: Path) -> None:
         assert run.data.metrics == {"from_child": 1.0}
         assert run.info.status == "RUNNING", "the child's death is not the parent's"
     journal.release(str(root))
+
+
+def test_forked_siblings_name_their_runs_apart() -> None:
+    names = []
+    for _ in range(2):
+        reading, writing = os.pipe()
+        if os.fork() == 0:
+            os.write(writing, journal.new_run_name().encode())
+            os._exit(0)
+        os.close(writing)
+        with open(reading, "rb") as pipe:
+            names.append(pipe.read())
+        os.wait()
+    assert names[0] != names[1]
 
 
 def test_a_forked_child_does_not_keep_its_parents_runs_alive(root: Path) -> None:
