@@ -132,6 +132,13 @@ def test_show_has_the_reason_of_a_bad_end(runs):
     assert ended == ["the command ended with exit code 3"]
 
 
+def test_a_run_that_is_part_of_another_is_marked_and_shown_with_it(runs):
+    with open_store() as store:
+        child = store.create_run("0", run_name="part", tags={"mlflow.parentRunId": runs[0]}).info.run_id
+    assert any(f"{child[:8]}  ↳ part" in line for line in lines("runs", "list", width=140))
+    assert any(line.startswith(f"● RUNNING  {child[:8]}  part") for line in lines("runs", "show", runs[0]))
+
+
 def test_compare_marks_what_differs_and_what_is_best(runs):
     written = lines("runs", "compare", *runs, width=140)
     loss = next(line for line in written if " loss " in line)

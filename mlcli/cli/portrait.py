@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mlcli.entities import Experiment, FileInfo, Run
 
 NOTE = "mlflow.note.content"
+PARENT = "mlflow.parentRunId"
 LOG = "logs/output.log"
 SHORT_ID = 8
 
@@ -20,7 +21,7 @@ SHORT_ID = 8
 TOLD = {NOTE, "mlflow.runName", "mlflow.user"}
 
 
-def to_pipe(run: Run, experiment: Experiment, files: Sequence[FileInfo]) -> None:
+def to_pipe(run: Run, experiment: Experiment, files: Sequence[FileInfo], children: Sequence[Run]) -> None:
     """Everything as name and value, one a line."""
     info = {
         **run.info._asdict(),
@@ -34,6 +35,7 @@ def to_pipe(run: Run, experiment: Experiment, files: Sequence[FileInfo]) -> None
             *((f"params.{key}", value) for key, value in sorted(run.data.params.items())),
             *((f"metrics.{key}", value) for key, value in sorted(run.data.metrics.items())),
             *((f"tags.{key}", value) for key, value in sorted(run.data.tags.items())),
+            *(("child", child.info.run_id) for child in children),
             *(("artifact", file.path) for file in files),
         ]
     )
@@ -55,6 +57,11 @@ def to_eyes(run: Run, experiment: Experiment, curves: Mapping[str, Sequence[floa
         render.heading("metrics")
         for line in _metrics(run, curves):
             render.emit(line)
+    if children:
+        render.heading("child runs")
+        for child in children:
+            parts = (render.status(child.info.status), child.info.run_id[:SHORT_ID], child.info.run_name)
+            render.emit(f"{'  '.join(map(render.plain, parts))}  {render.styled(render.duration(took(child)), 'dim')}")
     everything = render.levels().verbose
     _section(
         "tags",
@@ -70,6 +77,11 @@ def to_eyes(run: Run, experiment: Experiment, curves: Mapping[str, Sequence[floa
             render.emit(line)
     if info.status in (RunStatus.FAILED, RunStatus.KILLED) and any(file.path == LOG for file in files):
         render.note(f"\n`mlcli runs logs {info.run_id[:SHORT_ID]}` prints what it wrote")
+
+
+def child_sign() -> str:
+    """What stands before the name of a run that is part of another."""
+    return "↳" if render.unicode_ok() else ">"
 
 
 def took(run: Run) -> int | None:
@@ -121,7 +133,7 @@ def _first_lines(run: Run, experiment: Experiment) -> list[tuple[str, object]]:
         ("entry point", tags.get("mlflow.project.entryPoint")),
         ("command", tags.get("mlcli.command")),
         ("environment", environment or None),
-        ("child of", tags.get("mlflow.parentRunId")),
+        ("child of", tags.get(PARENT)),
         ("folder", info.artifact_uri),
     ]
 

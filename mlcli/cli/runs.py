@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, List, Optional
 
 import typer
 
-from mlcli.cli import completion, options, render
+from mlcli.cli import completion, options, portrait, render
 from mlcli.cli.portrait import LOG, NOTE, SHORT_ID, took
 from mlcli.entities import LifecycleStage, RunStatus, ViewType
 from mlcli.errors import InvalidInput, NotFound
@@ -119,6 +119,7 @@ def _row(run: Run, experiments: Mapping[str, str]) -> dict[str, object]:
     return {
         "run_id": info.run_id,
         "name": info.run_name,
+        "label": f"{portrait.child_sign()} {info.run_name}" if portrait.PARENT in run.data.tags else info.run_name,
         "status": info.status,
         "experiment_id": info.experiment_id,
         "experiment": experiments.get(info.experiment_id, ""),
@@ -141,7 +142,7 @@ def _columns(runs: Sequence[Run], experiments: Mapping[str, str]) -> list[render
     return [
         render.Column("status", "STATUS", show=render.status, style=_status_style),
         render.Column("run_id", "RUN", show=lambda run_id: str(run_id)[:SHORT_ID], style="bold"),
-        render.Column("name", "NAME", least=10),
+        render.Column("label", "NAME", least=10),
         *([render.Column("stage", "STAGE")] if deleted else []),
         *([render.Column("experiment", "EXPERIMENT", least=8, optional=4)] if several else []),
         render.Column("start_time", "STARTED", show=render.ago, right=True),
@@ -254,7 +255,6 @@ def show(run: options.RunArgument = None, run_id: options.RunOption = None, as_j
     How it went, where it came from, its params, metrics, tags and artifacts. With --verbose also the tags that mlcli sets.
     """
     from mlcli.artifacts import open_artifacts
-    from mlcli.cli import portrait
 
     with open_store(create=False) as store:
         found = store.get_run(options.one_run(store, run, run_id))
@@ -263,11 +263,14 @@ def show(run: options.RunArgument = None, run_id: options.RunOption = None, as_j
             return
         experiment = store.get_experiment(found.info.experiment_id)
         curves = {key: store.get_metric_values(found.info.run_id, key) for key in found.data.metrics}
+        children = store.search_runs(
+            filter_string=f"tags.`{portrait.PARENT}` = '{found.info.run_id}'", order_by=["start_time ASC"]
+        )
     files = open_artifacts(found.info.artifact_uri).walk()
     if render.on_terminal():
-        portrait.to_eyes(found, experiment, curves, files)
+        portrait.to_eyes(found, experiment, curves, files, children)
     else:
-        portrait.to_pipe(found, experiment, files)
+        portrait.to_pipe(found, experiment, files, children)
 
 
 app.command("describe", help="The same as show.")(show)
