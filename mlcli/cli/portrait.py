@@ -41,7 +41,13 @@ def to_pipe(run: Run, experiment: Experiment, files: Sequence[FileInfo], childre
     )
 
 
-def to_eyes(run: Run, experiment: Experiment, curves: Mapping[str, Sequence[float]], files: Sequence[FileInfo]) -> None:
+def to_eyes(
+    run: Run,
+    experiment: Experiment,
+    curves: Mapping[str, Sequence[float]],
+    files: Sequence[FileInfo],
+    children: Sequence[Run],
+) -> None:
     """The answer to: did it work, what was it, what came of it."""
     info, tags = run.info, run.data.tags
     title = f"{render.status(info.status)}  {render.plain(info.run_name)}"
