@@ -280,6 +280,15 @@ def test_a_disk_that_is_full_only_at_the_end_is_told_once():
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
 
 
+@pytest.mark.parametrize(
+    "words", [("runs", "show"), ("runs", "delete"), ("runs", "list", "-n"), ("experiments", "get")]
+)
+def test_bytes_that_are_no_text_are_a_usage_error(words):
+    done = subprocess.run([*PYTHON, *words, b"\xff\xfe"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "is not valid text" in done.stderr
+
+
 def test_no_home_and_few_descriptors_are_enough():
     environ = {name: value for name, value in os.environ.items() if name != "HOME" and not name.startswith("XDG_")}
     command = f'ulimit -n 64; exec "{sys.executable}" -m mlcli runs list'

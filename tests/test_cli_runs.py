@@ -152,6 +152,8 @@ def test_a_run_is_named_by_an_option_as_in_mlflow(mlcli, runs):
     [
         (["nope"], 3, "there is no run 'nope'"),
         (["latest~9"], 3, "there are not 10 runs"),
+        (["latest~²"], 2, "is not a run"),
+        (["latest~" + "9" * 30], 2, "is not a run"),
         ([], 2, "no run is named"),
         (["latest", "--run-id", "latest~1"], 2, "two runs are named"),
     ],

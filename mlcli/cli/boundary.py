@@ -83,6 +83,11 @@ def run(invocation: Invocation) -> int:
         raise
     except MlcliError as error:
         return _told(invocation, error.exit_code, _message(error), error.hint)
+    except UnicodeEncodeError as error:
+        wrong = next((word for word in invocation.rest if not _is_text(word)), None)
+        if wrong is None:
+            return _bug(invocation, error)
+        return _told(invocation, EXIT_USAGE, f"{wrong!r} is not valid text", "it has bytes that are not UTF-8")
     except OSError as error:
         import errno
 
@@ -137,6 +142,15 @@ def _narrow(app: typer.Typer, path: str, rest: list[str]) -> tuple[typer.Typer, 
 
 def _typer_name(callback: Any) -> str:
     return str(callback.__name__).lower().replace("_", "-")
+
+
+def _is_text(word: str) -> bool:
+    """Whether the word can be written as UTF-8; bytes that were none arrive as lone surrogates."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _settings(command: Any) -> dict[str, Any]:

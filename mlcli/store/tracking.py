@@ -524,7 +524,7 @@ class Store:
 
     def _nth_latest(self, reference: str) -> str:
         back = reference.partition("~")[2] or "0"
-        if not back.isdigit():
+        if not (back.isascii() and back.isdigit() and len(back) < 10):
             raise InvalidInput(f"{reference!r} is not a run", hint="`latest~1` is the run before the latest")
         row = self.database.one(
             "SELECT run_id FROM runs WHERE lifecycle_stage = 'active' ORDER BY start_time DESC, id DESC LIMIT 1 OFFSET :back",
