@@ -72,7 +72,10 @@ def main() -> None:
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         console = Console(record=True, width=COLUMNS, file=nowhere)
         console.print(shown, soft_wrap=False)
-        console.save_svg(str(REPO / "docs" / "terminal.svg"), title="mlcli")
+        picture = console.export_svg(title="mlcli")
+    # The reader's own monospace font, rather than one fetched from somewhere.
+    picture = re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL).replace("Fira Code", "monospace")
+    (REPO / "docs" / "terminal.svg").write_text(picture, encoding="utf-8")
 
 
 if __name__ == "__main__":
