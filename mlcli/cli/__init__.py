@@ -6,6 +6,7 @@ command need no more than the table, so they answer in the time that Python itse
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -61,6 +62,7 @@ def main() -> NoReturn:
         tell(f"cannot write the output: {error.strerror}")
         code = 1
         _silence_stdout()
+    gc.freeze()  # the process ends: looking for garbage among all that was imported would be its last millisecond
     sys.exit(code)
 
 
@@ -83,8 +85,6 @@ def _answered(argv: Sequence[str]) -> int:
         from mlcli.cli.completion import set_up
 
         return set_up(argv[0], argv[1:])
-    import gc
-
     gc.disable()  # importing makes objects by the ten thousand and no garbage; the boundary turns it on again
     from mlcli.cli.boundary import run, take_apart
 
