@@ -1,14 +1,16 @@
 """The command line: one table of commands, each a module imported when it is named, and one boundary for errors.
 
-Typer parses a command; it is imported when a command is reached. The list of commands, the version and a mistyped
-command need no more than the table, so they answer in the time that Python itself takes to start.
+Typer parses a command; it is imported when a command is reached. The list of commands and the version need no
+more than the table, so they answer in the time that Python itself takes to start. (The collector's functions have names
+of their own here: once `mlcli gc` is imported, `gc` in this package is that command.)
 """
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
+from gc import disable as collect_no_garbage
+from gc import freeze as leave_all_as_it_is
 
 TYPE_CHECKING = False  # typing's own takes 2 ms to import, a fifth of what `--version` may take
 if TYPE_CHECKING:
@@ -62,7 +64,7 @@ def main() -> NoReturn:
         tell(f"cannot write the output: {error.strerror}")
         code = 1
         _silence_stdout()
-    gc.freeze()  # the process ends: looking for garbage among all that was imported would be its last millisecond
+    leave_all_as_it_is()  # the process ends: looking for garbage among all that was imported would be its last millisecond
     sys.exit(code)
 
 
@@ -85,7 +87,7 @@ def _answered(argv: Sequence[str]) -> int:
         from mlcli.cli.completion import set_up
 
         return set_up(argv[0], argv[1:])
-    gc.disable()  # importing makes objects by the ten thousand and no garbage; the boundary turns it on again
+    collect_no_garbage()  # importing makes objects by the ten thousand and no garbage; the boundary turns it on again
     from mlcli.cli.boundary import run, take_apart
 
     return run(take_apart(argv))
