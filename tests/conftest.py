@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from stores import KINDS
+
+from mlcli.store import Store
 
 SETTING_PREFIXES = ("MLCLI_", "MLFLOW_", "GIT_AUTHOR_", "GIT_COMMITTER_")
 
@@ -44,6 +48,13 @@ _REAL_HOME = os.path.expanduser("~")
 def root(tmp_path: Path) -> Path:
     """A folder for a store; nothing is in it yet."""
     return tmp_path / "mlruns"
+
+
+@pytest.fixture(params=sorted(KINDS))
+def store(request: pytest.FixtureRequest, root: Path) -> Iterator[Store]:
+    """A store of each kind, new and open."""
+    with KINDS[request.param](root) as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
-from pathlib import Path
 
 import pytest
 
 from mlcli.entities import Dataset, DatasetInput, Metric, Param, RunTag, ViewType
 from mlcli.errors import FilterSyntaxError, InvalidInput
-from mlcli.store import Store, open_store, query
+from mlcli.store import Store, query
 from mlcli.store.database import Database
 
 DAY = 86_400_000
-
-
-@pytest.fixture
-def store(root: Path):
-    with open_store(str(root)) as opened:
-        yield opened
 
 
 @pytest.fixture
