@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import random
 from time import time
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
@@ -235,7 +234,6 @@ def _after_fork() -> None:
     for journal in _writers.values():
         journal.close()
     _writers.clear()
-    _names.seed(os.urandom(16))
 
 
 if hasattr(os, "register_at_fork"):
@@ -310,9 +308,9 @@ _NOUNS = (
 
 def new_run_name() -> str:
     """A readable name in MLflow's form, such as ``brisk-heron-417``."""
-    pick = _names.choice
-    return f"{pick(_ADJECTIVES)}-{pick(_NOUNS)}-{_names.randrange(1000)}"
-
-
-# A generator of our own: a script that seeds `random` must neither get the same names again nor find its draws shifted.
-_names = random.Random(os.urandom(16))  # noqa: S311 - names, not secrets
+    draw = int.from_bytes(
+        os.urandom(8), "little"
+    )  # not `random`: a script that seeds it must get new names all the same
+    draw, adjective = divmod(draw, len(_ADJECTIVES))
+    draw, noun = divmod(draw, len(_NOUNS))
+    return f"{_ADJECTIVES[adjective]}-{_NOUNS[noun]}-{draw % 1000}"

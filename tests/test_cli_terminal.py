@@ -95,11 +95,11 @@ def test_a_wide_terminal_shows_all_that_differs_and_a_narrow_one_says_what_is_mi
     wide = lines("runs", "list", width=300)[0].split()
     assert {"loss", "metric_0", "lr", "data", "EXPERIMENT"} <= set(wide)
     assert "same" not in wide
-    assert lines("runs", "list", width=80)[4].startswith("(no room for ")
+    assert lines("runs", "list", width=80)[5].startswith("(no room for ")
 
 
 def test_a_list_shows_status_short_id_and_duration(runs):
-    rows = lines("runs", "list", width=140)[1:4]
+    rows = lines("runs", "list", width=140)[2:5]
     assert [row.split()[:3] for row in rows] == [
         ["■", "KILLED", runs[2][:8]],
         ["✗", "FAILED", runs[1][:8]],

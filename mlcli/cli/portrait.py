@@ -114,7 +114,7 @@ def _first_lines(run: Run, experiment: Experiment) -> list[tuple[str, object]]:
         for part in (
             tags.get("mlcli.env.manager", ""),
             f"Python {tags['mlcli.env.python']}" if "mlcli.env.python" in tags else "",
-            f"({tags['mlcli.env.key']})" if "mlcli.env.key" in tags else "",
+            f"({tags['mlcli.env.key'][:SHORT_ID]})" if "mlcli.env.key" in tags else "",
         )
         if part
     )

@@ -1,7 +1,7 @@
 """How results look: a table on a terminal, tab-separated lines in a pipe, JSON on request; notes go to stderr.
 
-Data are written to stdout, everything said about them to stderr. Tables are laid out here and not by rich, whose import
-alone takes as long as a whole `mlcli runs list`, and which cannot be told what to leave out on a narrow terminal.
+Data are written to stdout, everything said about them to stderr. Tables on a terminal are drawn by rich, which is imported
+only then; which columns fit is decided here, because rich cannot be told what to leave out on a narrow terminal.
 Whatever comes from outside is shown with its control characters spelled out, so that no run name can steer a terminal.
 """
 
@@ -137,16 +137,9 @@ def width(text: str) -> int:
     """How many columns the text takes on a terminal: East Asian wide characters two, combining ones none."""
     if text.isascii():
         return len(text)
-    import unicodedata
+    from rich.cells import cell_len
 
-    return sum(
-        0
-        if unicodedata.combining(char) or unicodedata.category(char) in ("Mn", "Me", "Cf")
-        else 2
-        if unicodedata.east_asian_width(char) in "WF"
-        else 1
-        for char in text
-    )
+    return cell_len(text)
 
 
 def cut(text: str, limit: int, *, keep_end: bool = False) -> str:
@@ -262,7 +255,7 @@ def numbers(values: Iterable[object]) -> Callable[[Any], str]:
     known = [float(value) for value in values if isinstance(value, (int, float)) and abs(value) < float("inf")]
     greatest = max(map(abs, known), default=0.0)
     least = min((abs(value) for value in known if value), default=0.0)
-    if all(value.is_integer() for value in known) or greatest >= 1e6 or least < greatest / 1e4:
+    if all(value.is_integer() for value in known) or not 1e-3 <= greatest < 1e6 or least < greatest / 1e4:
         return number
     decimals = 3
     while greatest < 1 and decimals < 12:
@@ -396,28 +389,59 @@ def table(rows: Sequence[Mapping[str, object]], columns: Sequence[Column], space
         max([width(column.heading), *(width(line[index]) for line in cells)]) for index, column in enumerate(columns)
     ]
     kept, widths, left_out = _fit(columns, widths, space)
-    lines = [
-        styled(
-            GAP.join(
-                _padded(cut(columns[index].heading, widths[index]), widths[index], right=columns[index].right)
+    lines = _drawn(
+        [(cut(columns[index].heading, widths[index]), widths[index], columns[index].right) for index in kept],
+        [
+            [
+                (
+                    cut(line[index], widths[index], keep_end=columns[index].keep_end),
+                    _style(columns[index], row) if line[index] else "",
+                )
                 for index in kept
-            ).rstrip(),
-            "bold",
-        )
-    ]
-    for row, line in zip(rows, cells, strict=True):
-        parts = []
-        for index in kept:
-            column = columns[index]
-            style = column.style if isinstance(column.style, str) else column.style(row.get(column.key))
-            text = cut(line[index], widths[index], keep_end=column.keep_end)
-            text = _padded(text, widths[index], right=column.right)
-            parts.append(styled(text, style) if line[index] else text)
-        lines.append(GAP.join(parts).rstrip())
+            ]
+            for row, line in zip(rows, cells, strict=True)
+        ],
+        space,
+    )
     if left_out:
         names = ", ".join(columns[index].heading.strip() for index in left_out)
         lines.append(styled(cut(f"(no room for {names})", space), "dim"))
     return lines
+
+
+def _style(column: Column, row: Mapping[str, object]) -> str:
+    return column.style if isinstance(column.style, str) else column.style(row.get(column.key))
+
+
+def _drawn(heads: Sequence[tuple[str, int, bool]], rows: Sequence[Sequence[tuple[str, str]]], space: int) -> list[str]:
+    """Let rich draw columns of known width (heading, width, to the right) and rows of texts with their styles."""
+    from io import StringIO
+
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    frame = box.SIMPLE_HEAD if unicode_ok() else box.Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
+    drawn = Table(
+        box=frame, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", border_style="dim"
+    )
+    for heading_, wide, right in heads:
+        drawn.add_column(
+            Text(heading_), width=wide, no_wrap=True, overflow="crop", justify="right" if right else "left"
+        )
+    for row in rows:
+        drawn.add_row(*(Text(text, style) for text, style in row))
+    output = StringIO()
+    console = Console(
+        file=output,
+        width=max(space, _needed([wide for _, wide, _ in heads], range(len(heads)))),
+        force_terminal=coloured(),
+        color_system="standard" if coloured() else None,
+        legacy_windows=False,
+    )
+    console.print(drawn)
+    return [line.rstrip() for line in output.getvalue().rstrip("\n").split("\n")]
 
 
 def _fit(columns: Sequence[Column], natural: Sequence[int], space: int) -> tuple[list[int], list[int], list[int]]:
