@@ -198,48 +198,9 @@ def problems(plan: Plan) -> list[Problem]:
     return [*plan.project.problems, *(() if brought else plan.project.env.problems)]
 
 
-class Preview(NamedTuple):
-    """The environment that a run would get: what it is, its Python, and where it lies when it is there."""
-
-    manager: str
-    state: str
-    python: str | None
-    place: str | None
-
-
-def preview(plan: Plan) -> Preview:
+def preview(plan: Plan) -> envs.Preview:
     """Look at the environment without building it or installing anything."""
-    from mlcli.envs import env as _env
-    from mlcli.envs import python as _python
-    from mlcli.projects import pythonspec
-
-    spec = plan.project.env
-    manager = envs.choose(spec, plan.env_manager)
-    if manager == "local":
-        local = envs.ensure(spec, manager)
-        return Preview(manager, "used as it is", local.version, local.python)
-    if manager == "docker":
-        return Preview(manager, f"image {spec.docker.image}" if spec.docker else "no image", None, None)
-    spec.check()
-    python, words = _python.CONDAS_CHOICE.python, None
-    if manager != "conda":
-        wanted = pythonspec.parse(spec.python) if spec.python else None
-        known = _python.Known.load()
-        if wanted is None or any(wanted.allows(item.numbers) for item in known.matching(wanted)):
-            python = _python.choose(spec.python, strict=plan.request.strict_python).python
-            words = python.version
-        else:
-            near = None if plan.request.strict_python else wanted.nearest()
-            others = [item for item in known.matching(near) if near.allows(item.numbers)] if near else []
-            words = f"{spec.python}, which is not here, if uv can install it"
-            if not others:
-                return Preview(manager, "would be built", words, None)
-            python = max(others, key=lambda item: item.numbers)
-            words += f"; else {python.version}"
-    place = _env.Place(os.path.abspath(config.env_root()), _env.fingerprint(spec, manager, python))
-    state = _env.read_state(place.prefix)
-    ready = state is not None and _env.illness(place, state) is None
-    return Preview(manager, "ready" if ready else "would be built", words, place.prefix)
+    return envs.preview(plan.project.env, plan.env_manager, strict_python=plan.request.strict_python)
 
 
 def _experiment(store: Store, asked: tuple[str, str]) -> Experiment:
@@ -530,7 +491,7 @@ def _environment(plan: Plan, recorder: _Recorder, listener: Listener) -> Env:
         env = envs.ensure(
             plan.project.env,
             plan.env_manager,
-            project=plan.project.name,
+            project=plan.project.origin,
             progress=listener.progress,
             strict_python=plan.request.strict_python,
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -144,3 +146,32 @@ def test_prune_leaves_one_that_is_in_use(mlcli, project):
 
 def test_prune_refuses_what_is_no_length_of_time(mlcli):
     assert "30d" in mlcli("env", "prune", "--older-than", "soon", check=2).stderr
+
+
+def test_two_projects_of_one_name_are_told_apart(mlcli, project, tmp_path):
+    other = tmp_path / "other" / "demo"
+    shutil.copytree(project, other)
+    (other / "requirements.txt").write_text(f"--no-index\n--find-links {tmp_path / 'wheels'}\nalpha==1.0\n")
+    for folder in (project, other):
+        mlcli("run", folder, "--env-manager=uv")
+    assert {row["projects"] for row in table(mlcli("env", "ls").stdout)} == {str(project), str(other)}
+    mlcli("env", "rm", other)
+    assert [row["projects"] for row in table(mlcli("env", "ls").stdout)] == [str(project)]
+    assert "mlcli env ls" in mlcli("env", "rm", "demo", check=3).stderr
+
+
+def test_the_environment_of_a_fetched_project_goes_by_its_address(mlcli, project):
+    git = ["git", "-C", str(project)]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "-qm", "x"], check=True)
+    mlcli("run", project, "--version", "main", "--env-manager=uv")
+    (row,) = table(mlcli("env", "ls").stdout)
+    assert row["projects"] == str(project)
+    subprocess.run(["git", "clone", "-q", "--bare", str(project), "bare.git"], check=True)
+    address = Path("bare.git").absolute().as_uri()
+    mlcli("run", address, "--env-manager=uv")
+    (row,) = table(mlcli("env", "ls").stdout)
+    assert row["projects"] == f"{project},{address}"
+    mlcli("env", "rm", address)
+    assert table(mlcli("env", "ls").stdout) == []

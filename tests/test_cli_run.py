@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
 import subprocess
 import sys
@@ -76,7 +77,7 @@ def test_a_dry_run_says_all_and_starts_nothing(demo, mlcli):
     assert shown["command"] == "python train.py 0.5"
     assert shown["parameter lr"] == "0.5"
     assert shown["environment"].startswith("local")
-    assert shown["python"].count(".") == 2
+    assert re.fullmatch(r"3\.\d+\.\d+: the Python of the command line", shown["python"])
     assert shown["experiment"] == "e"
     assert shown["folder"] == str(demo)
     assert not Path("mlruns").exists()

@@ -647,9 +647,19 @@ def test_a_minor_version_means_its_newest_patch(project):
     assert chosen.numbers == max(item.numbers for item in versions_here() if item.version.startswith(minor + "."))
 
 
-def test_a_lower_bound_means_the_version_the_project_was_made_with():
+def test_a_range_takes_the_python_of_the_command_line_when_it_allows_it():
     oldest = versions_here()[0]
-    assert pythons.choose(f">={oldest.version.rpartition('.')[0]}").python.numbers[:2] == oldest.numbers[:2]
+    assert pythons.choose(f">={oldest.version.rpartition('.')[0]}").python.version == HERE
+
+
+def test_a_range_without_the_python_of_the_command_line_takes_the_newest_that_is_allowed():
+    others = [python for python in versions_here() if python.version != HERE]
+    assert pythons.choose(f">=3.8,!={HERE}").python.numbers == max(python.numbers for python in others)
+
+
+def test_a_minor_version_after_one_equals_sign_is_that_minor_whatever_the_command_line_has():
+    oldest = versions_here()[0]
+    assert pythons.choose(f"={oldest.version.rpartition('.')[0]}").python.numbers[:2] == oldest.numbers[:2]
 
 
 def test_no_python_named_means_the_one_of_the_command_line():
@@ -697,8 +707,9 @@ def test_a_failed_installation_of_python_is_not_tried_again_the_same_day(project
 
     def install(request, _progress):
         tries.append(request)
-        return installer.Attempt.FAILED
+        return "no network"
 
+    monkeypatch.setattr(installer, "may_install_python", lambda: True)
     monkeypatch.setattr(installer, "install_python", install)
     for _ in range(2):
         with pytest.raises(EnvError):
@@ -706,8 +717,30 @@ def test_a_failed_installation_of_python_is_not_tried_again_the_same_day(project
     assert tries == ["3.99"]
 
 
-def test_uv_may_be_forbidden_to_install_python():
-    assert installer.install_python("3.9.13", print) is installer.Attempt.NOT_ALLOWED
+def test_uv_may_be_forbidden_to_install_python(monkeypatch):
+    monkeypatch.setattr(installer, "install_python", None)
+    assert not installer.may_install_python()
+    with pytest.raises(EnvError, match=r"Python 3.99 is not on this machine$"):
+        pythons.choose("3.99")
+
+
+def test_why_uv_could_not_install_a_python_is_said_once_with_what_is_used_instead(project, tmp_path, monkeypatch):
+    monkeypatch.delenv("UV_PYTHON_DOWNLOADS")
+    monkeypatch.setenv("UV_PYTHON_INSTALL_MIRROR", (tmp_path / "no mirror").as_uri())
+    minor = versions_here()[-1].version.rpartition(".")[0]
+    said = []
+    spec = project(python=f"{minor}.99")
+    before = envs.preview(spec, "uv")
+    env = envs.ensure(spec, "uv", progress=said.append)
+    assert [line for line in said if "uv" in line and "building" not in line] == [
+        f"Python {minor}.99 is not here; asking uv to install it"
+    ]
+    (note,) = env.notes
+    assert note.startswith(f"Python {minor}.99 is not on this machine, and uv could not install it (")
+    assert note.endswith(f"); using {env.version}, the nearest here")
+    assert before.notes == (
+        f"Python {minor}.99 is not on this machine: uv is asked for it, and without it {env.version} is used",
+    )
 
 
 @pytest.mark.slow
@@ -797,6 +830,16 @@ def test_the_variables_are_those_of_an_activated_environment(project):
 
 def test_the_tracker_is_exposed_and_nothing_else_of_ours():
     assert [name for name in os.listdir(envs.expose_tracker()) if name != "mlcli"] == []
+
+
+def test_mlcli_run_through_the_tracker_exposes_the_same_folder(tmp_path):
+    code = "from mlcli import envs; print(envs.expose_tracker())"
+    exposed = envs.expose_tracker()
+    environ = {**os.environ, "PYTHONPATH": exposed}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environ, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == exposed
 
 
 def test_the_environment_sees_the_tracker_but_not_our_packages(project):

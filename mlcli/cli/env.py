@@ -133,7 +133,7 @@ def why(
 
 def _head(preview: envs.Preview, file: str | None, asked: str | None, line: int | None) -> list[tuple[str, object]]:
     place = f" ({file}:{line})" if asked and line else ""
-    built = f"{preview.manager}, {'ready' if preview.exists else 'not built yet'}"
+    built = f"{preview.manager}, {preview.state}"
     return [
         ("environment", built + (f": {preview.place}" if preview.place else "")),
         ("python", f"{preview.python}: {preview.reason}{place}" if preview.python else preview.reason),
@@ -202,7 +202,7 @@ def lock(
     loaded = _load(project, version)
     if form is None:
         form = "pylock" if output is not None and output.endswith(".toml") else "requirements"
-    env = envs.ensure(loaded.env, env_manager, project=_name(loaded), progress=render.note)
+    env = envs.ensure(loaded.env, env_manager, project=loaded.origin, progress=render.note)
     if env.manager == "docker":
         raise InvalidInput("a container's packages are locked by its image", hint="name the image by its digest")
     for note in env.notes:
@@ -226,17 +226,16 @@ def rm(
     which: Annotated[str, typer.Argument(metavar="KEY|PROJECT", help="A key (its beginning), or a project.")],
 ) -> None:
     """Remove an environment by its key, or all those that a project used. One that is in use stays."""
-    names: list[str] = []
-    if os.path.isdir(which):
-        names.append(os.path.realpath(which))
-        try:
-            names.append(projects.load(which).name)
-        except MlcliError:  # a folder that is no project any more may still have left environments
-            pass
-    for kept in kept_envs.find(which, names):
+    for kept in kept_envs.find(which, _origins(which)):
         size = kept.size()
         kept_envs.remove(kept)
         render.success(f"removed {kept.short} ({render.size(size)})")
+
+
+def _origins(project: str) -> tuple[str, str]:
+    """What environments may remember the project by (see `Project.origin`), even if it is no project any more."""
+    base, hash_, subdir = project.partition("#")
+    return os.path.join(os.path.realpath(base), subdir).rstrip(os.sep), f"{os.path.realpath(base)}{hash_}{subdir}"
 
 
 @app.command()
@@ -278,7 +277,3 @@ def _load(project: str, version: str | None) -> Project:
         if problem.level == "warning":
             render.warn(f"{problem.place}: {problem.message}", problem.hint)
     return loaded
-
-
-def _name(loaded: Project) -> str:
-    return loaded.folder if os.path.isdir(loaded.source.uri) else loaded.source.uri

@@ -179,7 +179,7 @@ def _show_plan(plan: runner.Plan, *, as_json: bool) -> None:
         "experiment": {kind: experiment},
         "store": store_root(plan.request.tracking_uri),
         "environment": environment._asdict(),
-        "notes": list(plan.command.notes),
+        "notes": [*plan.command.notes, *environment.notes],
     }
     if as_json:
         render.emit_json(shown)
@@ -191,7 +191,7 @@ def _show_plan(plan: runner.Plan, *, as_json: bool) -> None:
         ("entry point", shown["entry_point"]),
         ("environment", f"{environment.manager}, {environment.state}"),
         ("environment at", environment.place),
-        ("python", environment.python),
+        ("python", f"{environment.python}: {environment.reason}" if environment.python else environment.reason),
         *((f"parameter {name}", value) for name, value in plan.command.parameters.items()),
         ("command", shown["command"]),
         ("folder", shown["cwd"]),
@@ -199,7 +199,7 @@ def _show_plan(plan: runner.Plan, *, as_json: bool) -> None:
         ("store", shown["store"]),
     ]
     render.fields(pairs)
-    for note in plan.command.notes:
+    for note in (*plan.command.notes, *environment.notes):
         render.note(note)
     render.note("nothing was started (--dry-run)")
 

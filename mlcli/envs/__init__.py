@@ -41,6 +41,7 @@ __all__ = [
 ]
 
 _FIRST_PYTHON = (3, 8)
+_TO_BUILD = "would be built"
 NAMES = ("virtualenv", "uv", "conda", "docker", "local")
 
 
@@ -124,9 +125,10 @@ def ensure(
 
 
 class Preview(NamedTuple):
-    """What ``ensure`` would give; ``exists`` is False where it would build."""
+    """What ``ensure`` would give; ``exists`` is False where it would build, ``state`` says it in words."""
 
     manager: str
+    state: str
     exists: bool
     place: str | None
     python: str | None
@@ -141,10 +143,12 @@ def preview(spec: EnvSpec, manager: str | None = None, *, strict_python: bool = 
     manager = choose(spec, manager)
     if manager == "local":
         env = _local()
-        return Preview(manager, True, None, env.version, env.python, "the Python of the command line", (), ())
+        return Preview(
+            manager, "used as it is", True, None, env.version, env.python, "the Python of the command line", (), ()
+        )
     if manager == "docker":
         image = "" if spec.docker is None else spec.docker.image
-        return Preview(manager, False, image, None, None, "the image's own", (), ())
+        return Preview(manager, f"image {image}", True, None, None, None, "the image's own", (), ())
     packages = tuple(item.text for item in (*spec.build_dependencies, *spec.dependencies))
     if manager == "conda":
         choice = _python.CONDAS_CHOICE
@@ -152,11 +156,13 @@ def preview(spec: EnvSpec, manager: str | None = None, *, strict_python: bool = 
         try:
             choice = _python.choose(spec.python, strict=strict_python, install=False)
         except EnvError as error:  # uv may still have it: what is true now is that it is not here
-            return Preview(manager, False, None, None, None, error.message, packages, (error.hint,))
+            return Preview(manager, _TO_BUILD, False, None, None, None, error.message, packages, (error.hint,))
     place = _place(spec, manager, choice)
+    ready = _env.illness(place, _env.read_state(place.prefix)) is None
     return Preview(
         manager,
-        _env.illness(place, _env.read_state(place.prefix)) is None,
+        "ready" if ready else _TO_BUILD,
+        ready,
         place.prefix,
         choice.python.version or None,
         choice.python.path or None,
@@ -230,7 +236,8 @@ def variables(env: Env, environ: Mapping[str, str]) -> dict[str, str]:
 
 def expose_tracker() -> str:
     """A folder in which there is the package mlcli and nothing else, to be put on PYTHONPATH."""
-    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    # The real place: a nested mlcli, which runs through such a link, must not link to the link.
+    package = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
     name = hashlib.sha256(package.encode()).hexdigest()[:16]
     folder = os.path.join(config.cache_root(), "tracker", name)
     link = os.path.join(folder, "mlcli")

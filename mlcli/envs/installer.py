@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import enum
 import os
 import re
 import subprocess
@@ -253,27 +252,26 @@ def freeze(python: str) -> str:
 # -- Python itself
 
 
-class Attempt(enum.Enum):
-    DONE = enum.auto()
-    FAILED = enum.auto()
-    NOT_ALLOWED = enum.auto()
-
-
-def install_python(request: str, progress: Callable[[str], None]) -> Attempt:
-    """Let uv download a Python, if the user has not forbidden it (UV_PYTHON_DOWNLOADS, UV_OFFLINE)."""
+def may_install_python() -> bool:
+    """Tell whether there is a uv that may download one: UV_PYTHON_DOWNLOADS and UV_OFFLINE can forbid it."""
     if os.environ.get("UV_PYTHON_DOWNLOADS", "").lower() in ("never", "manual") or _true("UV_OFFLINE"):
-        return Attempt.NOT_ALLOWED
+        return False
     try:
-        program = uv()
+        uv()
     except EnvError:
-        return Attempt.NOT_ALLOWED
+        return False
+    return True
+
+
+def install_python(request: str, progress: Callable[[str], None]) -> str | None:
+    """Let uv download a Python; say in a few words why it could not, or return None when it did."""
     progress(f"Python {request} is not here; asking uv to install it")
     start = time.monotonic()
     # One try and short waits: without a network this must not cost the user more than a moment.
     patience = {"UV_HTTP_RETRIES": "0", "UV_HTTP_TIMEOUT": "15", "UV_HTTP_CONNECT_TIMEOUT": "5"}
     try:
         done = subprocess.run(
-            [program, "python", "install", "--no-bin", request],
+            [uv(), "python", "install", "--no-bin", request],
             capture_output=True,
             stdin=subprocess.DEVNULL,
             text=True,
@@ -284,13 +282,12 @@ def install_python(request: str, progress: Callable[[str], None]) -> Attempt:
             timeout=600,
         )
     except subprocess.TimeoutExpired:
-        return Attempt.FAILED
+        return "it took more than ten minutes"
     if done.returncode != 0:
-        reason = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
-        progress(f"uv could not install it: {reason[0].replace('cause:', '').replace('error:', '').strip()}")
-        return Attempt.FAILED
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        return re.sub(r"^\W*(caused by|cause|error):\s*", "", last.strip(), flags=re.IGNORECASE)
     progress(f"installed Python {request} in {time.monotonic() - start:.1f} s")
-    return Attempt.DONE
+    return None
 
 
 def known_pythons() -> list[str]:

@@ -78,7 +78,7 @@ def choose(
     3.9.13                    that one; else what uv can install; else the newest 3.9 here, said aloud (not if strict)
     3.9                       the newest 3.9 here; else what uv can install
     3                         the ``python`` of the command line if it is one; else the newest here
-    >=3.8,<3.11               of the lowest minor version that is allowed and here, the newest; else uv
+    >=3.8,<3.11               the ``python`` of the command line if it is allowed; else the newest here that is; else uv
     ========================  ==================================================================================
 
     With ``install=False`` nothing is installed: this is only a look at what would be chosen.
@@ -99,30 +99,27 @@ def _choose(text: str | None, known: Known, strict: bool, progress: Callable[[st
     here = [python for python in known.matching(spec) if spec.allows(python.numbers)]
     if here:
         return Choice(_best(spec, here, known), f"asked for {text}")
-    installed = None if progress is None else known.install(spec, progress)
+    installed, tried = (None, "") if progress is None else known.install(spec, progress)
     if installed is not None:
         return Choice(installed, f"asked for {text}; installed by uv")
     near = spec.nearest()
     candidates = [] if near is None else [item for item in known.matching(near) if near.allows(item.numbers)]
     if candidates and near is not None and not strict:
         python = _best(near, candidates, known)
-        note = f"Python {text} is not on this machine; using {python.version}, the nearest here"
+        note = f"Python {text} is not on this machine{tried}; using {python.version}, the nearest here"
+        if progress is None and known.may_install(spec):
+            note = f"Python {text} is not on this machine: uv is asked for it, and without it {python.version} is used"
         return Choice(python, f"asked for {text}, which is not here: the nearest patch of the same minor", note)
-    raise _none(text, known, candidates, "" if progress is None else " and could not be installed")
+    raise _none(text, known, candidates, tried)
 
 
 def _best(spec: PythonSpec, here: list[Python], known: Known) -> Python:
     here = [python for python in here if not python.free_threaded] or here
     here = [python for python in here if python.implementation == "cpython"] or here
-    fixed = [wanted for sign, wanted in spec.clauses if sign == "="]
-    lowest = any(sign in (">=", ">") for sign, _ in spec.clauses)
-    if not lowest and not any(len(wanted) > 1 for wanted in fixed):
+    if not any(sign == "=" and len(wanted) > 1 for sign, wanted in spec.clauses):
         local = known.local(os.environ)
         if spec.allows(local.numbers):
             return local
-    if lowest:  # the number that was written is the one the project was made with; newer ones may lack its wheels
-        minor = min(python.numbers[:2] for python in here)
-        here = [python for python in here if python.numbers[:2] == minor]
     return max(here, key=lambda python: python.numbers)  # of equals, the first found
 
 
@@ -211,25 +208,35 @@ class Known:
             raise EnvError("no Python can be started here", hint="put one on PATH")
         return python
 
-    def install(self, spec: PythonSpec, progress: Callable[[str], None]) -> Python | None:
-        """Let uv install what was asked for; a failure is remembered for a day, so that it costs once."""
-        if time.time() - self._failed.get(spec.text, 0) < _REMEMBER_FAILURE:
-            return None
+    def may_install(self, spec: PythonSpec) -> bool:
+        """Tell whether uv would be asked for it now."""
+        from mlcli.envs import installer
+
+        return not self._failed_lately(spec) and installer.may_install_python()
+
+    def _failed_lately(self, spec: PythonSpec) -> bool:
+        return time.time() - self._failed.get(spec.text, 0) < _REMEMBER_FAILURE
+
+    def install(self, spec: PythonSpec, progress: Callable[[str], None]) -> tuple[Python | None, str]:
+        """Let uv install what was asked for, or say why not; a failure is remembered for a day, so that it costs once."""
+        if self._failed_lately(spec):
+            return None, " and could not be installed lately"
         from mlcli.envs import installer
 
         request = ",".join(f"{'==' if sign == '=' else sign}{_dotted(wanted, sign)}" for sign, wanted in spec.clauses)
         if spec.exact or (len(spec.clauses) == 1 and spec.clauses[0][0] == "="):
             request = ".".join(str(part) for part in spec.clauses[0][1])
-        attempt = installer.install_python(request, progress)
-        if attempt is installer.Attempt.NOT_ALLOWED:
-            return None
-        if attempt is installer.Attempt.DONE:
+        if not installer.may_install_python():
+            return None, ""
+        failure = installer.install_python(request, progress)
+        if failure is None:
             found = [python for python in self.matching(spec) if spec.allows(python.numbers)]
             if found:
-                return _best(spec, found, self)
+                return _best(spec, found, self), ""
+            failure = "what it installed is not found"
         self._failed[spec.text] = time.time()
         self._changed = True
-        return None
+        return None, f", and uv could not install it ({failure})"
 
 
 def _dotted(wanted: Version, sign: str) -> str:

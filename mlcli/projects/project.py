@@ -7,11 +7,13 @@ import re
 import shlex
 from typing import TYPE_CHECKING, NamedTuple
 
+from mlcli import config
 from mlcli.errors import ProjectError
 from mlcli.projects import mlproject, source
 from mlcli.projects.envfile import EnvSpec, read_env
 from mlcli.projects.mlproject import EntryPoint
 from mlcli.projects.problem import WARNING, Problem, listing, raise_first, similar
+from mlcli.projects.requirements import redact
 from mlcli.projects.template import compile_command
 
 if TYPE_CHECKING:
@@ -39,6 +41,15 @@ class Project(NamedTuple):
     entry_points: dict[str, EntryPoint]
     env: EnvSpec
     problems: tuple[Problem, ...] = ()
+
+    @property
+    def origin(self) -> str:
+        """What tells it from every other project: its folder, or the address that it was fetched from."""
+        folder = os.path.realpath(self.folder)
+        if not folder.startswith(os.path.realpath(config.cache_root()) + os.sep):
+            return folder
+        base, hash_, subdir = self.source.uri.partition("#")
+        return redact(f"{os.path.realpath(base) if os.path.exists(base) else base}{hash_}{subdir}")
 
 
 def load(
