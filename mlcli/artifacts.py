@@ -14,7 +14,7 @@ import warnings
 from contextlib import contextmanager
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
-from mlcli import rules
+from mlcli import rights, rules
 from mlcli.entities import FileInfo
 from mlcli.errors import InvalidInput, MlcliError, NotFound
 
@@ -132,6 +132,7 @@ class LocalArtifacts:
         try:
             yield aside
             with _told(f"write the artifact {artifact}"):
+                rights.protect(aside)
                 _publish(aside, target)
         except BaseException:
             _remove(aside)
@@ -206,7 +207,7 @@ class LocalArtifacts:
     def _folder(self, name: str) -> str:
         real = self.path(name)
         with _told(f"make the folder {real}"):
-            os.makedirs(real, exist_ok=True)
+            rights.make_folder(real)
         return real
 
     def _place(self, artifact: str, *, known: bool = False) -> str:
@@ -387,7 +388,7 @@ def _copy(source: str, target: str, tick: Optional[Callable[[int], None]] = None
 def _copy_once(reader: int, target: str, mode: int, tick: Optional[Callable[[int], None]]) -> int:
     """Copy all of ``reader`` to the new file ``target``, inside the kernel where it can, and return how much."""
     os.lseek(reader, 0, os.SEEK_SET)
-    writer = os.open(target, _WRITE, 0o666 | mode & 0o111)
+    writer = os.open(target, _WRITE, rights.FILE | mode & 0o111)
     copied = 0
     try:
         fast = hasattr(os, "copy_file_range")

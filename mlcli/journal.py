@@ -16,7 +16,7 @@ import os
 from time import time
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
-from mlcli import rules
+from mlcli import rights, rules
 from mlcli.errors import StoreUnavailable
 from mlcli.locks import try_lock
 
@@ -54,7 +54,7 @@ class Journal:
         """Create a journal in the store ``root``; lines that name no run are about ``default_run``."""
         folder = live_folder(root)
         make_store_folder(root)
-        os.makedirs(folder, exist_ok=True)
+        rights.make_folder(folder)
         name = f"{now():011x}-{os.getpid()}-{os.urandom(4).hex()}.jsonl"
         path = os.path.join(folder, name)
         # Windows cannot rename an open file; there a reader may catch a journal in the moment before its lock.
@@ -202,8 +202,8 @@ def make_store_folder(root: str) -> None:
     if os.path.isdir(root):
         return
     try:
-        os.makedirs(root, exist_ok=True)
-        with open(os.path.join(root, ".gitignore"), "w", encoding="utf-8") as file:
+        rights.make_folder(root)
+        with open(os.path.join(root, ".gitignore"), "w", encoding="utf-8", opener=rights.opener) as file:
             file.write("# runs recorded by mlcli\n*\n")
     except OSError as error:
         raise _unwritable(root, error) from error

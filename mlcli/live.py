@@ -7,7 +7,7 @@ import os
 from typing import Any, Dict, Mapping, Optional
 from weakref import WeakSet
 
-from mlcli import content, context, journal, rules
+from mlcli import content, context, journal, rights, rules
 from mlcli.artifacts import LocalArtifacts, open_artifacts
 from mlcli.entities import Dataset, LifecycleStage, Run, RunData, RunInfo, RunInputs, RunStatus
 from mlcli.errors import InvalidInput, InvalidState
@@ -139,7 +139,7 @@ class LiveRun:
         from mlcli.locks import locked
 
         columns, rows = content.table(data)
-        os.makedirs(self.artifacts.root, exist_ok=True)
+        rights.make_folder(self.artifacts.root)
         with locked(os.path.join(self.artifacts.root, ".tmp-tables.lock")):
             before = content.read_table(self.artifacts.path(artifact_file), artifact_file)
             if before is not None:

@@ -9,7 +9,7 @@ import os
 import sys
 from contextlib import contextmanager
 from time import monotonic, sleep
-from typing import Callable, Iterator, Optional
+from typing import Callable, Iterator, List, Optional
 
 if sys.platform == "win32":
     import msvcrt
@@ -69,3 +69,30 @@ def _wait(fd: int, path: str, timeout: Optional[float], on_wait: Optional[Callab
             raise TimeoutError(f"somebody else holds the lock {path}")
         sleep(pause)
         pause = min(pause * 1.5, 0.02)
+
+
+def holders(*paths: str) -> List[str]:
+    """The other processes that hold a write lock on one of the files, in words, where the kernel tells (Linux)."""
+    inodes = {str(os.stat(path).st_ino) for path in paths if os.path.exists(path)}
+    found = {}
+    try:
+        with open("/proc/locks", encoding="ascii") as file:
+            for line in file:  # 1: FLOCK ADVISORY WRITE 4711 fe:00:12345 0 EOF; "->" marks one that waits
+                words = line.split()
+                if len(words) > 5 and words[3] == "WRITE" and words[5].rpartition(":")[2] in inodes:
+                    found[int(words[4])] = f"process {words[4]}{_command(words[4])}"
+    except (OSError, ValueError):
+        return []
+    found.pop(os.getpid(), None)
+    return [found[process] for process in sorted(found) if process > 0]
+
+
+def _command(process: str) -> str:
+    """The first words of a process's command line: the later ones may hold what is nobody's business."""
+    try:
+        with open(f"/proc/{process}/cmdline", encoding="utf-8", errors="replace") as file:
+            words = file.read().split("\0")
+    except OSError:
+        return ""
+    text = " ".join([os.path.basename(words[0]), *words[1:2]])[:60]
+    return f" ({text.strip()})" if text.isprintable() and text.strip() else ""

@@ -13,6 +13,8 @@ import select
 import stat
 import sys
 
+from mlcli import rights
+
 if sys.platform != "win32":
     import fcntl
     import termios
@@ -32,10 +34,10 @@ class Log:
     """
 
     def __init__(self, path: str, cap: int = MAX_LOG) -> None:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        rights.make_folder(os.path.dirname(path))
         self.path = path
         self.problem = ""  # why the log is incomplete, when it is
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, rights.FILE)
         self._head_room = cap // 2
         self._ring_size = cap - cap // 2
         self._ring = -1

@@ -9,42 +9,32 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
-from mlcli import locks
+from mlcli import locks, rights
 from mlcli._version import __version__
 from mlcli.errors import StoreUnavailable
 
 APPLICATION_ID = 0x6D6C636C  # "mlcl": tells our database from any other SQLite file
 SCHEMA_VERSION = 1
-BUSY_SECONDS = 30
+MOUNTS = "/proc/self/mounts"
 _DIALECT = {"identity": "INTEGER PRIMARY KEY", "clustered": "WITHOUT ROWID"}
 _NETWORK_FILESYSTEMS = frozenset(
-    (
-        "nfs",
-        "nfs4",
-        "cifs",
-        "smb",
-        "smb2",
-        "smb3",
-        "lustre",
-        "gpfs",
-        "beegfs",
-        "ceph",
-        "glusterfs",
-        "fuse.sshfs",
-        "9p",
-        "afs",
-    )
+    "nfs nfs4 cifs smb smb2 smb3 smbfs lustre gpfs beegfs ceph glusterfs 9p afs davfs orangefs vboxsf drvfs prl_fs"
+    " fuse.sshfs fuse.glusterfs fuse.s3fs fuse.gcsfuse fuse.rclone fuse.vmhgfs-fuse".split()
 )
 
 
 class Database:
     """One open SQLite store database. Not shared between threads at the same moment; each store opens its own."""
 
-    def __init__(self, path: str) -> None:
+    patience = 30.0  # seconds to wait for others; then whoever holds the store is named
+
+    def __init__(self, path: str, *, patience: Optional[float] = None) -> None:
         self.path = path
+        if patience is not None:
+            self.patience = patience
         self._in_memory = path == ":memory:"
         self.lock_path = path[: -len(".db")] + ".lock" if path.endswith(".db") else path + ".lock"
         self.read_only = False
@@ -152,8 +142,8 @@ class Database:
                 f"{self.path} is a folder, not a database", hint="name the folder that holds the store"
             )
         exists = os.path.exists(self.path)
-        if exists and os.path.getsize(self.path) == 0 and os.path.exists(self.path + "-wal"):
-            raise self._damaged("it is empty, yet its write-ahead log is there")
+        if exists and os.path.getsize(self.path) == 0 and self._was_filled():
+            raise self._damaged("it is empty, and was not")
         writable = os.access(os.path.dirname(self.path) or ".", os.W_OK) and (
             not exists or os.access(self.path, os.W_OK)
         )
@@ -163,7 +153,7 @@ class Database:
         try:
             # A connection may be closed by another thread than the one that opened it (interpreter exit, servers).
             opened = raw = sqlite3.connect(
-                self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+                self.path, timeout=self.patience, isolation_level=None, check_same_thread=False
             )
             self._configure(raw)
             version = raw.execute("PRAGMA user_version").fetchone()[0]
@@ -178,6 +168,15 @@ class Database:
             if opened is not None:
                 opened.close()
             raise
+
+    def _was_filled(self) -> bool:
+        """Whether a schema was made here once: then an empty file is a loss, not a first start that was cut short."""
+        if os.path.exists(self.path + "-wal"):
+            return True
+        try:
+            return os.path.getsize(self.lock_path) > 0
+        except OSError:
+            return False
 
     def _open_read_only(self, exists: bool) -> sqlite3.Connection:
         if not exists:
@@ -208,9 +207,10 @@ class Database:
         raw.create_function("ulower", 1, _lower, deterministic=True)
         if self._in_memory:
             return
-        if raw.execute("PRAGMA journal_mode").fetchone()[0] != "wal" and not on_network_folder(self.path):
+        wanted = "delete" if on_network_folder(self.path) else "wal"  # copied to or from such a folder, it changes
+        if raw.execute("PRAGMA journal_mode").fetchone()[0] != wanted:
             with self._locked():
-                raw.execute("PRAGMA journal_mode = WAL")
+                raw.execute(f"PRAGMA journal_mode = {wanted}")
         raw.execute("PRAGMA synchronous = NORMAL")
         self._synchronous = "NORMAL"
 
@@ -219,6 +219,7 @@ class Database:
         if version > SCHEMA_VERSION:
             raise self._newer(raw)
         with self._locked():
+            self._keep_copy(raw)
             raw.execute("BEGIN EXCLUSIVE")
             try:
                 version = raw.execute("PRAGMA user_version").fetchone()[0]
@@ -243,6 +244,22 @@ class Database:
                 if raw.in_transaction:
                     raw.execute("ROLLBACK")
                 raise
+            if not self._in_memory:
+                with open(self.lock_path, "w", encoding="ascii", opener=rights.opener) as file:
+                    file.write(f"schema {SCHEMA_VERSION}\n")  # see _was_filled
+
+    def _keep_copy(self, raw: sqlite3.Connection) -> None:
+        """Copy the database of an older mlcli aside before it is changed: the older one still opens the copy."""
+        version = raw.execute("PRAGMA user_version").fetchone()[0]
+        if not 0 < version < SCHEMA_VERSION:
+            return
+        copy = f"{self.path}.v{version}"
+        aside = f"{copy}.tmp"
+        if os.path.exists(aside):
+            os.unlink(aside)  # of a migration that was cut short
+        with closing(sqlite3.connect(aside)) as target:
+            raw.backup(target)
+        os.replace(aside, copy)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -250,13 +267,10 @@ class Database:
             yield
             return
         try:
-            with locks.locked(self.lock_path, timeout=BUSY_SECONDS):
+            with locks.locked(self.lock_path, timeout=self.patience):
                 yield
         except TimeoutError:
-            raise StoreUnavailable(
-                f"the store is busy: another process has held {self.lock_path} for {BUSY_SECONDS} seconds",
-                hint="wait for it to end, then try again",
-            ) from None
+            raise self._busy(self.lock_path) from None
 
     def _set_synchronous(self, level: str) -> None:
         if self._synchronous != level:
@@ -279,10 +293,7 @@ class Database:
                 f"the store is read-only: {self.path}", hint="make it writable, or name another store"
             )
         if "locked" in text or "busy" in text:
-            return StoreUnavailable(
-                f"the store is busy: another program has held {self.path} for {BUSY_SECONDS} seconds",
-                hint="close what has it open (a database browser?), then try again",
-            )
+            return self._busy(self.path)
         if "full" in text or "disk I/O error" in text:
             return StoreUnavailable(
                 f"the disk refused to keep what was written to {self.path}: {text}",
@@ -295,6 +306,13 @@ class Database:
                 f"cannot open {self.path}: {text}", hint="does the folder exist, and may you read it?"
             )
         return StoreUnavailable(f"the store {self.path} gave an error: {text}")
+
+    def _busy(self, held: str) -> StoreUnavailable:
+        who = " and ".join(locks.holders(held, held + "-shm")) or "another program"
+        return StoreUnavailable(
+            f"the store is busy: {who} has held {held} for {self.patience:g} seconds",
+            hint="wait for it to end, or close what has the store open (a database browser?), then try again",
+        )
 
     def _damaged(self, what: str) -> StoreUnavailable:
         return StoreUnavailable(
@@ -326,7 +344,7 @@ def statements(number: int) -> List[str]:
 def on_network_folder(path: str) -> bool:
     """Whether ``path`` lies on a network file system, as far as the mount table tells."""
     try:
-        with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as file:
+        with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as file:
             mounts = [line.split(" ")[1:3] for line in file]
     except OSError:
         return False
