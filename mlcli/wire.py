@@ -1,0 +1,177 @@
+"""Entities as MLflow's REST API writes them, both ways: what the server answers and what a client reads.
+
+64 bit integers are JSON numbers, what is unset or empty is left out, numbers JSON has no word for are the strings
+``"NaN"``, ``"Infinity"`` and ``"-Infinity"``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Iterable, List, Mapping, Optional
+
+from mlcli.entities import (
+    Dataset,
+    DatasetInput,
+    Experiment,
+    FileInfo,
+    Metric,
+    Run,
+    RunData,
+    RunInfo,
+    RunInputs,
+)
+
+Json = Dict[str, Any]
+
+
+# -- entities to JSON
+
+
+def number(value: float) -> Any:
+    """A float as JSON can hold it."""
+    if value - value == 0.0:
+        return value
+    return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"  # noqa: PLR0124 - NaN is the one unequal to itself
+
+
+def filled(**fields: Any) -> Json:
+    """The fields that say something: no None, no empty list or object."""
+    return {key: value for key, value in fields.items() if value is not None and value != [] and value != {}}
+
+
+def pairs(values: Mapping[str, Any]) -> List[Json]:
+    return [{"key": key, "value": value} for key, value in values.items()]
+
+
+def metric(item: Any) -> Json:
+    return {"key": item.key, "value": number(item.value), "timestamp": item.timestamp, "step": item.step}
+
+
+def experiment(item: Experiment, location: str) -> Json:
+    """``location`` is where the client is told the artifacts are."""
+    return filled(
+        experiment_id=item.experiment_id,
+        name=item.name,
+        artifact_location=location,
+        lifecycle_stage=item.lifecycle_stage,
+        last_update_time=item.last_update_time,
+        creation_time=item.creation_time,
+        tags=pairs(item.tags),
+    )
+
+
+def run_info(info: RunInfo, artifact_uri: str) -> Json:
+    result = {
+        "run_uuid": info.run_id,
+        "run_id": info.run_id,
+        "experiment_id": info.experiment_id,
+        "run_name": info.run_name,
+        "user_id": info.user_id,
+        "status": info.status,
+        "start_time": info.start_time,
+        "end_time": info.end_time,
+        "artifact_uri": artifact_uri,
+        "lifecycle_stage": info.lifecycle_stage,
+    }
+    if info.end_time is None:
+        del result["end_time"]
+    return result
+
+
+def run(item: Run, artifact_uri: str, metrics: Optional[Iterable[Metric]] = None) -> Json:
+    """The run; ``metrics`` are its latest points where they are known, else they are given without time and step."""
+    info, data, inputs = item[:3]
+    if metrics is None:
+        points = [
+            {"key": key, "value": number(value), "timestamp": info.start_time, "step": 0}
+            for key, value in data.metrics.items()
+        ]
+    else:
+        points = [metric(point) for point in metrics]
+    result = {
+        "info": run_info(info, artifact_uri),
+        "data": filled(metrics=points, params=pairs(data.params), tags=pairs(data.tags)),
+        "inputs": filled(
+            dataset_inputs=[
+                filled(tags=pairs(given.tags), dataset=filled(**given.dataset._asdict()))
+                for given in inputs.dataset_inputs
+            ],
+            model_inputs=[{"model_id": model_id} for model_id in getattr(inputs, "model_inputs", ())],
+        ),
+    }
+    outputs = [
+        filled(model_id=output.model_id, step=output.step)
+        for output in getattr(getattr(item, "outputs", None), "model_outputs", ())
+    ]
+    result["outputs"] = {"model_outputs": outputs} if outputs else {}
+    return result
+
+
+def file_info(item: FileInfo) -> Json:
+    return filled(path=item.path, is_dir=item.is_dir, file_size=item.file_size)
+
+
+# -- JSON to entities
+
+
+def _pairs_from(found: Any) -> Dict[str, str]:
+    return {str(pair["key"]): pair.get("value", "") for pair in found or ()}
+
+
+def metric_from(found: Mapping[str, Any]) -> Metric:
+    return Metric(str(found["key"]), float(found["value"]), int(found.get("timestamp", 0)), int(found.get("step", 0)))
+
+
+def experiment_from(found: Mapping[str, Any]) -> Experiment:
+    return Experiment(
+        str(found["experiment_id"]),
+        str(found["name"]),
+        found.get("artifact_location", ""),
+        found.get("lifecycle_stage", "active"),
+        int(found.get("creation_time", 0)),
+        int(found.get("last_update_time", 0)),
+        _pairs_from(found.get("tags")),
+    )
+
+
+def run_info_from(found: Mapping[str, Any]) -> RunInfo:
+    end = found.get("end_time")
+    return RunInfo(
+        str(found.get("run_id") or found["run_uuid"]),
+        str(found.get("experiment_id", "0")),
+        found.get("run_name", ""),
+        found.get("user_id", ""),
+        found.get("status", "RUNNING"),
+        int(found.get("start_time", 0)),
+        int(end) if end else None,
+        found.get("artifact_uri", ""),
+        found.get("lifecycle_stage", "active"),
+    )
+
+
+def run_from(found: Mapping[str, Any]) -> Run:
+    """The run of a ``{"info": ..., "data": ..., "inputs": ...}``."""
+    data = found.get("data") or {}
+    inputs = found.get("inputs") or {}
+    return Run(
+        run_info_from(found["info"]),
+        RunData(
+            {str(point["key"]): float(point["value"]) for point in data.get("metrics") or ()},
+            _pairs_from(data.get("params")),
+            _pairs_from(data.get("tags")),
+        ),
+        RunInputs(
+            tuple(
+                DatasetInput(dataset_from(given["dataset"]), _pairs_from(given.get("tags")))
+                for given in inputs.get("dataset_inputs") or ()
+            )
+        ),
+    )
+
+
+def dataset_from(found: Mapping[str, Any]) -> Dataset:
+    return Dataset(*(found.get(field) for field in Dataset._fields))  # type: ignore[arg-type]
+
+
+def file_info_from(found: Mapping[str, Any]) -> FileInfo:
+    size = found.get("file_size")
+    return FileInfo(str(found["path"]), bool(found.get("is_dir")), None if size is None else int(size))
