@@ -120,17 +120,38 @@ class DatasetInput(NamedTuple):
     tags: Mapping[str, str] = {}
 
 
+class LoggedModelInput(NamedTuple):
+    """A logged model that a run read."""
+
+    model_id: str
+
+
+class LoggedModelOutput(NamedTuple):
+    """A logged model that a run made, at a step of it."""
+
+    model_id: str
+    step: int = 0
+
+
 class RunInputs(NamedTuple):
     dataset_inputs: Tuple[DatasetInput, ...] = ()
+    model_inputs: Tuple[LoggedModelInput, ...] = ()
+
+
+class RunOutputs(NamedTuple):
+    model_outputs: Tuple[LoggedModelOutput, ...] = ()
 
 
 class Run(NamedTuple):
     info: RunInfo
     data: RunData = RunData()
     inputs: RunInputs = RunInputs()
+    outputs: RunOutputs = RunOutputs()
 
     def to_dictionary(self) -> Dict[str, Any]:
         """The run as one JSON-ready object, in MLflow's shape ``{info, data, inputs, outputs}``."""
+        models = {"model_inputs": [item._asdict() for item in self.inputs.model_inputs]}
+        made = {"model_outputs": [item._asdict() for item in self.outputs.model_outputs]}
         return {
             "info": self.info._asdict(),
             "data": {
@@ -141,10 +162,100 @@ class Run(NamedTuple):
             "inputs": {
                 "dataset_inputs": [
                     {"dataset": item.dataset._asdict(), "tags": dict(item.tags)} for item in self.inputs.dataset_inputs
-                ]
+                ],
+                **(models if self.inputs.model_inputs else {}),
             },
-            "outputs": {},
+            "outputs": made if self.outputs.model_outputs else {},
         }
+
+
+class ModelStage:
+    """The four stages of a model version (MLflow has deprecated them in favour of aliases)."""
+
+    NONE = "None"
+    STAGING = "Staging"
+    PRODUCTION = "Production"
+    ARCHIVED = "Archived"
+
+    ALL = (NONE, STAGING, PRODUCTION, ARCHIVED)
+
+
+class ModelVersion(NamedTuple):
+    """A version of a registered model; ``version`` is its number as text, times are milliseconds."""
+
+    name: str
+    version: str
+    creation_timestamp: int
+    last_updated_timestamp: int
+    description: str = ""
+    user_id: str = ""
+    current_stage: str = ModelStage.NONE
+    source: str = ""
+    run_id: str = ""
+    run_link: str = ""
+    status: str = "READY"
+    status_message: str = ""
+    model_id: str = ""
+    tags: Mapping[str, str] = {}
+    aliases: Tuple[str, ...] = ()
+
+
+class RegisteredModel(NamedTuple):
+    """A model by name; ``latest_versions`` has the newest of each stage, ``aliases`` says which version each names."""
+
+    name: str
+    creation_timestamp: int
+    last_updated_timestamp: int
+    description: str = ""
+    latest_versions: Tuple[ModelVersion, ...] = ()
+    tags: Mapping[str, str] = {}
+    aliases: Mapping[str, str] = {}
+
+
+class LoggedModelStatus:
+    """As Python and searches name them; MLflow's REST says LOGGED_MODEL_PENDING, _READY and _UPLOAD_FAILED."""
+
+    PENDING = "PENDING"
+    READY = "READY"
+    FAILED = "FAILED"
+
+    ALL = (PENDING, READY, FAILED)
+
+
+class LoggedModelMetric(NamedTuple):
+    """A metric point that tells of a logged model, perhaps on a dataset. :meth:`Store.log_batch` takes it as it takes a Metric."""
+
+    key: str
+    value: float
+    timestamp: int
+    step: int = 0
+    model_id: str = ""
+    run_id: str = ""
+    dataset_name: str = ""
+    dataset_digest: str = ""
+
+
+class LoggedModel(NamedTuple):
+    """A model as MLflow 3 logs it: a record of its own, with files of its own."""
+
+    model_id: str
+    experiment_id: str
+    name: str
+    artifact_location: str
+    creation_timestamp: int
+    last_updated_timestamp: int
+    status: str = LoggedModelStatus.PENDING
+    status_message: str = ""
+    model_type: str = ""
+    source_run_id: str = ""
+    tags: Mapping[str, str] = {}
+    params: Mapping[str, str] = {}
+    metrics: Tuple[LoggedModelMetric, ...] = ()
+    lifecycle_stage: str = LifecycleStage.ACTIVE
+
+    @property
+    def model_uri(self) -> str:
+        return f"models:/{self.model_id}"
 
 
 class Page(List[T], Generic[T]):

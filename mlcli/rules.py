@@ -18,10 +18,15 @@ MAX_TAG_VALUE = 8000
 MAX_EXPERIMENT_NAME = 500
 MAX_EXPERIMENT_TAG_VALUE = 20_000
 MAX_ARTIFACT_LOCATION = 2048
+MAX_MODEL_NAME = 250
+MAX_MODEL_TAG_VALUE = 100_000
+MAX_DESCRIPTION = 100_000
+MAX_ALIAS = 255
 MAX_INT64 = 2**63 - 1
 
 _KEY = re.compile(r"[\w/.\- :]+\Z")
 _RUN_ID = re.compile(r"[a-zA-Z0-9][\w\-]{0,255}\Z")
+_ALIAS = re.compile(r"[A-Za-z0-9_\-]+\Z")
 # Control characters, and the characters that reorder or hide text on a screen.
 _INVISIBLE = re.compile("[\x00-\x1f\x7f\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 # Keys seen valid once: a training loop logs the same few names for ever.
@@ -144,6 +149,45 @@ def run_name(value: object) -> str:
     return result
 
 
+def model_name(value: object) -> str:
+    """The name of a registered model: what can stand in ``models:/<name>/1``."""
+    result = _name(value, "a model name")
+    if result in (".", "..") or any(char in form for form in (result, percent_decoded(result)) for char in "/:\\"):
+        raise InvalidInput(f"the model name {result!r} cannot stand in models:/<name>/<version>", hint="no / : or \\")
+    return result
+
+
+def logged_model_name(value: object) -> str:
+    result = _name(value, "a logged model's name")
+    bad = [char for char in result if char in "/:.%\"'\\"]
+    if bad:
+        raise InvalidInput(f"the logged model's name {result!r} contains {bad[0]!r}", hint="no / : . % or quotes")
+    return result
+
+
+def _name(value: object, what: str) -> str:
+    if not isinstance(value, str):
+        raise InvalidInput(f"{what} must be text, not {type(value).__name__}: {value!r}")
+    if not value.strip():
+        raise InvalidInput(f"{what} must not be empty")
+    if len(value) > MAX_MODEL_NAME:
+        raise InvalidInput(f"{what} has {len(value)} characters; {MAX_MODEL_NAME} are allowed: {value[:40]!r}...")
+    if _INVISIBLE.search(value):
+        raise InvalidInput(f"{what} contains a character that cannot be seen: {value!r}")
+    return text(value, what, MAX_MODEL_NAME)
+
+
+def alias(value: object) -> str:
+    """A name for a version of a model; ``latest`` and ``v1`` mean something already."""
+    if not isinstance(value, str) or not _ALIAS.match(value) or len(value) > MAX_ALIAS:
+        raise InvalidInput(
+            f"{value!r} cannot be an alias", hint=f"1 to {MAX_ALIAS} letters, digits, underscores and dashes"
+        )
+    if value.lower() == "latest" or re.match(r"[vV][0-9]+\Z", value):
+        raise InvalidInput(f"the alias {value!r} is reserved", hint="`latest` and `v1` name versions already")
+    return value
+
+
 def artifact_path(value: object) -> str:
     """A path inside an artifact root, normal and relative, with forward slashes; "" is the root itself.
 
@@ -154,11 +198,7 @@ def artifact_path(value: object) -> str:
         value = os.fspath(value)
     if not isinstance(value, str):
         raise InvalidInput(f"an artifact path must be text, not {type(value).__name__}: {value!r}")
-    decoded, before = value, ""
-    for _ in range(8):
-        before, decoded = decoded, _percent_decoded(decoded)
-        if before == decoded:
-            break
+    decoded = percent_decoded(value)
     for form in (value, decoded):
         parts = form.split("/")
         if form.startswith("/") or "\\" in form or "\0" in form or ".." in parts or re.match(r"[A-Za-z]:", form):
@@ -168,5 +208,14 @@ def artifact_path(value: object) -> str:
     return "/".join(part for part in value.split("/") if part not in ("", "."))
 
 
-def _percent_decoded(value: str) -> str:
+def percent_decoded(value: str) -> str:
+    """What ``value`` says to whoever decodes it again and again."""
+    for _ in range(8):
+        before, value = value, _decoded_once(value)
+        if before == value:
+            break
+    return value
+
+
+def _decoded_once(value: str) -> str:
     return re.sub(r"%([0-9a-fA-F]{2})", lambda match: chr(int(match[1], 16)), value)
