@@ -10,7 +10,7 @@ import pytest
 from mlcli.entities import Dataset, DatasetInput, Metric, Param, RunTag, ViewType
 from mlcli.errors import FilterSyntaxError, InvalidInput
 from mlcli.store import Store, query
-from mlcli.store.database import Database
+from mlcli.store.database import Sqlite
 
 DAY = 86_400_000
 
@@ -345,9 +345,9 @@ def test_a_token_that_is_no_base64_is_refused(token):
 # --- work -------------------------------------------------------------------------------------------------------------
 
 
-def many(count: int) -> Database:
+def many(count: int) -> Sqlite:
     """A store of ``count`` runs: a param that 1 of 100 has, one that half have, one that two have; a metric and a tag."""
-    database = Database(":memory:")
+    database = Sqlite(":memory:")
     runs = range(1, count + 1)
     with database.transaction():
         database.execute_many(
@@ -372,7 +372,7 @@ def many(count: int) -> Database:
     return database
 
 
-def steps(database: Database, text: str, order: list[str], wanted: int = 10) -> int:
+def steps(database: Sqlite, text: str, order: list[str], wanted: int = 10) -> int:
     """How many steps SQLite's machine takes for a page, in hundreds."""
     count = 0
 

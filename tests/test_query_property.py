@@ -30,7 +30,7 @@ from mlcli.entities import (
 from mlcli.filters import Comparison, FromNow, Group, Not, OrderTerm
 from mlcli.store import query
 from mlcli.store.absorb import number
-from mlcli.store.database import Database
+from mlcli.store.database import Sqlite
 
 NOW = 86_400_000
 EXAMPLES = int(os.environ.get("SEARCH_EXAMPLES", "60"))  # thousands were tried; few of them are tried again each time
@@ -204,8 +204,8 @@ texts = st.sampled_from((*TEXTS, "x" * 210 + "a", "x" * 210 + "B", "nan", "inf",
 stages = st.sampled_from((LifecycleStage.ACTIVE, LifecycleStage.ACTIVE, LifecycleStage.DELETED))
 
 
-def filled(store: Drawn) -> Database:
-    database = Database(":memory:")
+def filled(store: Drawn) -> Sqlite:
+    database = Sqlite(":memory:")
     with database.transaction():
         database.execute("DELETE FROM experiments")
         for item in store.experiments:
@@ -224,7 +224,7 @@ def filled(store: Drawn) -> Database:
                 "INSERT INTO experiment_tags VALUES (?, ?, ?)",
                 [(int(item.experiment_id), *pair) for pair in item.tags.items()],
             )
-        for run, (info, data, inputs) in enumerate(store.runs, 1):
+        for run, (info, data, inputs, *_) in enumerate(store.runs, 1):
             database.execute_many(
                 "INSERT INTO runs (id, run_id, experiment, name, user_id, status, start_time, end_time, lifecycle_stage)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -322,7 +322,7 @@ def test_runs_are_found_and_ordered_as_plain_python_does():
     check()
 
 
-def check_search(store: Drawn, database: Database, wanted: Search) -> None:
+def check_search(store: Drawn, database: Sqlite, wanted: Search) -> None:
     names = {item.experiment_id: item.name for item in store.experiments}
     stage = {ViewType.ACTIVE_ONLY: "active", ViewType.DELETED_ONLY: "deleted"}.get(wanted.view)
     seen = [
@@ -378,7 +378,7 @@ def test_experiments_are_found_and_ordered_as_plain_python_does():
 
 def test_the_memory_database_of_these_tests_is_sqlite_as_users_have_it():
     """The properties say something about SQLite only if its LIKE minds case, as the store's connection sets it."""
-    database = Database(":memory:")
+    database = Sqlite(":memory:")
     try:
         assert database.query("SELECT 'a' LIKE 'A', ulower('Ü'), sqlite_version()") == [
             (0, "ü", sqlite3.sqlite_version)

@@ -180,11 +180,11 @@ def _store(ills: list[Illness]) -> dict[str, object]:
 
 def _opened(store: Store, ills: list[Illness]) -> dict[str, object]:
     """What an open store says of itself; looks at every page of the database."""
-    damage = [row[0] for row in store.database.query("PRAGMA quick_check(3)") if row[0] != "ok"]
+    damage = store.database.damage()
     if damage:
         ills.append(
             Illness(
-                f"the database {store.database.path} is damaged: {damage[0]}",
+                f"the database {store.database.name} is damaged: {damage[0]}",
                 "keep a copy, then try `sqlite3 mlcli.db .recover`, or put a backup in its place",
             )
         )
@@ -201,7 +201,7 @@ def _opened(store: Store, ills: list[Illness]) -> dict[str, object]:
     live = journal.live_folder(store.root)
     return {
         "state": "damaged" if damage else "read-only" if store.database.read_only else "well",
-        "schema_version": store.database.query("PRAGMA user_version")[0][0],
+        "schema_version": store.database.version,
         **counts,
         "live_journals": len(os.listdir(live)) if os.path.isdir(live) else 0,
     }

@@ -7,7 +7,7 @@ from typing import Optional
 
 from mlcli import config, journal
 from mlcli.errors import InvalidInput
-from mlcli.store.database import Database
+from mlcli.store.database import Sqlite
 from mlcli.store.tracking import Store as Store
 
 DATABASE = "mlcli.db"
@@ -46,9 +46,9 @@ def open_store(uri: Optional[str] = None, *, create: bool = True) -> Store:
     root = store_root(uri)
     path = os.path.join(root, DATABASE)
     if not create and not os.path.exists(path) and not os.path.isdir(journal.live_folder(root)):
-        return Store(root, Database(":memory:"))
+        return Store(root, Sqlite(":memory:"))
     journal.make_store_folder(root)
-    store = Store(root, Database(path))
+    store = Store(root, Sqlite(path))
     try:
         store.absorb()
     except BaseException:

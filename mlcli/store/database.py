@@ -1,4 +1,7 @@
-"""The database under a store: connection, transactions, schema versions, and every driver exception's translation.
+"""The database under a store: what each promises, and SQLite: connection, transactions, versions, the driver's faults.
+
+A statement is one text for every database (:named parameters, the common subset of SQL); what differs between them lives
+here and in postgres.py and nowhere else.
 
 SQLite is opened with WAL and `BEGIN IMMEDIATE` for each write; a lock file around write transactions keeps waiting short
 under many writers and keeps checkpoints apart (SQLite before 3.51.3 could damage a WAL that two connections reset at
@@ -10,11 +13,11 @@ from __future__ import annotations
 import os
 import sqlite3
 from contextlib import closing, contextmanager
-from typing import Any, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, ContextManager, Iterable, Iterator, List, Mapping, Optional, Protocol, Sequence, Tuple
 
 from mlcli import locks, rights
 from mlcli._version import __version__
-from mlcli.errors import StoreUnavailable
+from mlcli.errors import AlreadyExists, InvalidInput, InvalidState, MlcliError, StoreUnavailable
 
 APPLICATION_ID = 0x6D6C636C  # "mlcl": tells our database from any other SQLite file
 SCHEMA_VERSION = 1
@@ -26,9 +29,66 @@ _NETWORK_FILESYSTEMS = frozenset(
 )
 
 
-class Database:
+class Database(Protocol):
+    """What a store needs of its database: one open connection, used by one thread at a time.
+
+    Writing happens inside :meth:`transaction`, one writer after another, so what a transaction has read stays true
+    until its end. Faults come as our errors, whatever the driver calls them.
+    """
+
+    read_only: bool
+    shared: bool  # whether stores of other machines, with journals of their own, may be at work in it too
+
+    @property
+    def name(self) -> str:
+        """What to call it before people: its file, or its address without secrets."""
+
+    @property
+    def version(self) -> int:
+        """The version of the schema in it."""
+
+    def query(self, sql: str, params: Mapping[str, Any] = {}) -> List[Tuple[Any, ...]]:
+        """All rows of a reading statement."""
+
+    def one(self, sql: str, params: Mapping[str, Any] = {}) -> Optional[Tuple[Any, ...]]:
+        """The first row of a reading statement."""
+
+    def iterate(self, sql: str, params: Mapping[str, Any] = {}) -> Iterator[Tuple[Any, ...]]:
+        """The rows of a reading statement, not all in memory at once."""
+
+    def execute(self, sql: str, params: Mapping[str, Any] = {}) -> int:
+        """Run a writing statement inside :meth:`transaction`; the number of rows it changed."""
+
+    def insert(self, sql: str, params: Mapping[str, Any]) -> int:
+        """Run an INSERT of one row; its integer key."""
+
+    def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Run a statement with positional ``?`` for each row."""
+
+    def transaction(self, *, durable: bool = True) -> ContextManager[None]:
+        """All or nothing. ``durable`` waits for the disk, so that it survives a power failure too."""
+
+    def snapshot(self) -> ContextManager[None]:
+        """Several reads of one moment: what others write meanwhile is not seen."""
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction or a snapshot is under way."""
+
+    def optimize(self) -> None:
+        """Bring the planner's statistics up to date where they are stale; cheap when they are not."""
+
+    def damage(self) -> List[str]:
+        """What is broken in it, as far as a look at all of it tells; nothing when it is well."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+class Sqlite:
     """One open SQLite store database. Not shared between threads at the same moment; each store opens its own."""
 
+    shared = False
     patience = 30.0  # seconds to wait for others; then whoever holds the store is named
 
     def __init__(self, path: str, *, patience: Optional[float] = None) -> None:
@@ -41,6 +101,15 @@ class Database:
         self._depth = 0
         self._synchronous = ""
         self._raw = self._open()
+
+    @property
+    def name(self) -> str:
+        return self.path
+
+    @property
+    def version(self) -> int:
+        with self._translated():
+            return int(self._raw.execute("PRAGMA user_version").fetchone()[0])
 
     # -- reading and writing
 
@@ -118,6 +187,9 @@ class Database:
     @property
     def in_transaction(self) -> bool:
         return self._depth > 0 or self._raw.in_transaction
+
+    def damage(self) -> List[str]:
+        return [row[0] for row in self.query("PRAGMA quick_check(3)") if row[0] != "ok"]
 
     def close(self) -> None:
         self._raw.close()
@@ -229,7 +301,7 @@ class Database:
                         hint="name another folder with MLCLI_TRACKING_URI",
                     )
                 for number in range(version + 1, SCHEMA_VERSION + 1):
-                    for statement in statements(number):
+                    for statement in statements(number, _DIALECT):
                         raw.execute(statement)
                 raw.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 raw.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
@@ -285,9 +357,13 @@ class Database:
             yield
         except sqlite3.Error as error:
             raise self._translate(error) from error
+        except (OverflowError, UnicodeEncodeError) as error:  # a number beyond 64 bits, half a character
+            raise InvalidInput(f"a value cannot be stored: {error}") from error
 
-    def _translate(self, error: sqlite3.Error) -> StoreUnavailable:
+    def _translate(self, error: sqlite3.Error) -> MlcliError:
         text = str(error)
+        if isinstance(error, sqlite3.IntegrityError):
+            return broken_rule(unique="UNIQUE" in text, what=text)
         if "readonly" in text or "read-only" in text:
             return StoreUnavailable(
                 f"the store is read-only: {self.path}", hint="make it writable, or name another store"
@@ -329,14 +405,21 @@ class Database:
         )
 
 
-def statements(number: int) -> List[str]:
-    """The SQL statements of migration ``number``, in this database's dialect."""
+def broken_rule(*, unique: bool, what: str) -> MlcliError:
+    """A rule of the schema that a write would have broken: another program, not minding our lock, wrote meanwhile."""
+    if unique:
+        return AlreadyExists(f"there is such a record already: {what}", hint="read it again, then decide")
+    return InvalidState(f"what this belongs to is gone, or not as it was: {what}", hint="read it again, then decide")
+
+
+def statements(number: int, dialect: Mapping[str, str]) -> List[str]:
+    """The SQL statements of migration ``number``, with the words that a database has of its own."""
     folder = os.path.join(os.path.dirname(__file__), "migrations")
     name = next(name for name in sorted(os.listdir(folder)) if name.startswith(f"{number:04d}_"))
     with open(os.path.join(folder, name), encoding="utf-8") as file:
         lines = [line.split("--", 1)[0].rstrip() for line in file]
     text = "\n".join(line for line in lines if line)
-    for placeholder, sql in _DIALECT.items():
+    for placeholder, sql in dialect.items():
         text = text.replace("{" + placeholder + "}", sql)
     return [statement for statement in text.split(";") if statement.strip()]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mlcli.store import query
 from mlcli.store.absorb import number
-from mlcli.store.database import Database
+from mlcli.store.database import Sqlite
 
 TUTORIAL = "params.l1_ratio = '0.03' and metrics.training_score >= 0.65"
 SCORE = "metrics.training_score DESC"
@@ -59,7 +59,7 @@ CASES: dict[str, tuple[str, list[str], list[int] | None, int]] = {
 }
 
 
-def fill(database: Database, count: int, now: int) -> None:
+def fill(database: Sqlite, count: int, now: int) -> None:
     """Experiment 2 has a hundredth of the runs, 3 a tenth, 1 the rest; run ``k`` is one minute older than ``k + 1``."""
     dice = random.Random(5)
     runs, params, series, tags = [], [], [], []
@@ -107,7 +107,7 @@ def fill(database: Database, count: int, now: int) -> None:
     database.optimize()
 
 
-def median(database: Database, case: tuple[str, list[str], list[int] | None, int], now: int) -> float:
+def median(database: Sqlite, case: tuple[str, list[str], list[int] | None, int], now: int) -> float:
     text, order, experiments, wanted = case
     view = "ALL" if wanted < 0 else "ACTIVE_ONLY"
     times = []
@@ -123,7 +123,7 @@ def main(sizes: list[int]) -> None:
     columns = []
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
-            database = Database(str(Path(folder) / "mlcli.db"))
+            database = Sqlite(str(Path(folder) / "mlcli.db"))
             try:
                 fill(database, size, now)
                 columns.append([median(database, case, now) for case in CASES.values()])
