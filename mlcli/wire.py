@@ -95,7 +95,7 @@ def run(item: Run, artifact_uri: str, metrics: Optional[Iterable[Metric]] = None
                 filled(tags=pairs(given.tags), dataset=filled(**given.dataset._asdict()))
                 for given in inputs.dataset_inputs
             ],
-            model_inputs=[{"model_id": model_id} for model_id in getattr(inputs, "model_inputs", ())],
+            model_inputs=[{"model_id": item.model_id} for item in getattr(inputs, "model_inputs", ())],
         ),
     }
     outputs = [
