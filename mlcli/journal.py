@@ -261,9 +261,13 @@ def read_lines(fd: int, position: int, size: int) -> Lines:
     while True:
         part = os.read(fd, size)
         data += part
-        end = data.rfind(b"\n")
-        if end >= 0 or not part:
-            break
+        if b"\n" in part or not part:
+            return split_lines(data, position)
+
+
+def split_lines(data: bytes, position: int) -> Lines:
+    """The whole lines of ``data``, which begins at byte ``position`` of a journal."""
+    end = data.rfind(b"\n")
     if end < 0:
         return Lines([], [], position)
     texts = data[:end].split(b"\n")
