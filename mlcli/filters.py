@@ -38,7 +38,7 @@ MAX_BYTES = 8 * 1024
 MAX_DEPTH = 50
 MAX_ORDER_TERMS = 30  # SQLite joins at most 64 tables
 
-NUMBER, PARAM, TEXT, ID, MOMENT, SPAN = "number", "param", "text", "id", "moment", "span"
+NUMBER, PARAM, TEXT, ID, MOMENT, SPAN, COUNT = "number", "param", "text", "id", "moment", "span", "count"
 
 
 class FromNow(NamedTuple):
@@ -158,6 +158,66 @@ EXPERIMENTS = Grammar(
     hints={"lifecycle_stage": "deleted experiments are chosen by the view: --view deleted_only | all (view_type)"},
 )
 
+_MODEL_TIMES = {"creation_timestamp": MOMENT, "last_updated_timestamp": MOMENT}
+_MODEL_TIME_ALIASES = {
+    "timestamp": "last_updated_timestamp",
+    "last_update_time": "last_updated_timestamp",
+    "creation_time": "creation_timestamp",
+    "creation_timestamp_ms": "creation_timestamp",
+    "last_updated_timestamp_ms": "last_updated_timestamp",
+}
+_OF_MODELS = {"tags": "tag", "attributes": "attribute", "tag": "tag", "attribute": "attribute", "attr": "attribute"}
+
+REGISTERED_MODELS = Grammar(
+    what="registered models",
+    entities=_OF_MODELS,
+    attributes={"name": TEXT, **_MODEL_TIMES},
+    aliases=_MODEL_TIME_ALIASES,
+    hints={},
+)
+
+MODEL_VERSIONS = Grammar(
+    what="model versions",
+    entities=_OF_MODELS,
+    attributes={
+        "name": TEXT,
+        "version_number": COUNT,
+        "run_id": TEXT,
+        "source_path": TEXT,
+        "current_stage": TEXT,
+        "status": TEXT,
+        "user_id": TEXT,
+        "model_id": TEXT,
+        **_MODEL_TIMES,
+    },
+    aliases={**_MODEL_TIME_ALIASES, "version": "version_number", "stage": "current_stage", "source": "source_path"},
+    hints={},
+)
+
+LOGGED_MODELS = Grammar(
+    what="logged models",
+    entities={
+        "metrics": "metric",
+        "params": "param",
+        **_OF_MODELS,
+        "metric": "metric",
+        "param": "param",
+        "parameter": "param",
+        "parameters": "param",
+    },
+    attributes={
+        "name": TEXT,
+        "model_id": TEXT,
+        "model_type": TEXT,
+        "status": TEXT,
+        "source_run_id": TEXT,
+        "experiment_id": ID,
+        **_MODEL_TIMES,
+    },
+    aliases=_MODEL_TIME_ALIASES,
+    hints={},
+)
+
 _DATASET_KEYS = ("name", "digest", "context")
 _COMPARING = ("=", "!=", ">", ">=", "<", "<=")
 _OPERATORS: Dict[str, Tuple[str, ...]] = {
@@ -167,6 +227,7 @@ _OPERATORS: Dict[str, Tuple[str, ...]] = {
     ID: ("=", "!=", "IN"),
     MOMENT: (*_COMPARING, "IN", "BETWEEN"),
     SPAN: (*_COMPARING, "IN", "BETWEEN"),
+    COUNT: (*_COMPARING, "IN", "BETWEEN"),
 }
 _KEYWORDS = frozenset(("AND", "OR", "NOT", "IN", "LIKE", "ILIKE", "IS", "NULL", "NAN", "BETWEEN", "ESCAPE"))
 _EXAMPLES = {
@@ -176,6 +237,7 @@ _EXAMPLES = {
     ID: "an id, as in '1'",
     MOMENT: "a time, as in -2d, '2026-11-01' or milliseconds since 1970",
     SPAN: "a length of time, as in 5m, '1h30m' or milliseconds",
+    COUNT: "a number, as in 3",
 }
 
 
@@ -525,8 +587,8 @@ class _Parser:
     def converted(self, token: _Token, kind: str, quoted_number: bool) -> Scalar:
         quoted = token.kind == "text"
         as_number = _number(token.text)
-        if kind == NUMBER:
-            if as_number is None or (quoted and not quoted_number):
+        if kind in (NUMBER, COUNT):
+            if as_number is None or (quoted and kind == NUMBER and not quoted_number):
                 self.no_number(token, as_number is not None)
             return as_number
         if kind == PARAM and not quoted and as_number is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any
+from typing import Any, Dict
 
 from mlcli.errors import InvalidInput
 
@@ -185,6 +185,22 @@ def alias(value: object) -> str:
         )
     if value.lower() == "latest" or re.match(r"[vV][0-9]+\Z", value):
         raise InvalidInput(f"the alias {value!r} is reserved", hint="`latest` and `v1` name versions already")
+    return value
+
+
+def model_description(value: Any) -> Dict[str, Any]:
+    """What MLflow 2 notes of a model in a run: some fields of its MLmodel, given as a map or as JSON."""
+    import json
+
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            value = None
+    if not isinstance(value, dict) or "artifact_path" not in value or "flavors" not in value:
+        raise InvalidInput(
+            "a model to note must be a JSON object with artifact_path and flavors", hint="give the MLmodel as JSON"
+        )
     return value
 
 

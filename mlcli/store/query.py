@@ -34,6 +34,7 @@ _MOST_COUNTS = 32  # a filter of more conditions than this is not worth asking a
 _OPEN = ", ".join(f"'{status}'" for status in (RunStatus.RUNNING, RunStatus.SCHEDULED))
 _SHORT_TAG = 200  # characters of a tag that its index of values holds
 _CONTEXT = "mlflow.data.context"
+_PROMPT = "mlflow.prompt.is_prompt"
 
 
 class Query:
@@ -89,6 +90,61 @@ def experiments(filter_string: Optional[str], order_by: Optional[Sequence[str]],
     if stage:
         where.append(f"r.lifecycle_stage = {text.bind(stage)}")
     return Query(text.select("experiments r", where, order), text.params)
+
+
+def registered_models(filter_string: Optional[str], order_by: Optional[Sequence[str]], now_ms: int) -> Query:
+    """Search registered models (``SELECT r.id``)."""
+    return _search_models(filter_string, order_by, filters.REGISTERED_MODELS, "registered_models r", _MODELS, now_ms)
+
+
+def model_versions(filter_string: Optional[str], order_by: Optional[Sequence[str]], now_ms: int) -> Query:
+    """Search versions of registered models (``SELECT r.id``)."""
+    source = "model_versions r JOIN registered_models m ON m.id = r.model"
+    return _search_models(filter_string, order_by, filters.MODEL_VERSIONS, source, _VERSIONS, now_ms)
+
+
+def logged_models(
+    filter_string: Optional[str],
+    order_by: Optional[Sequence[Union[str, Mapping[str, Any]]]],
+    experiment_ids: Optional[Sequence[int]],
+    datasets: Optional[Sequence[Mapping[str, Any]]],
+    now_ms: int,
+) -> Query:
+    """Search logged models (``SELECT r.id``); of the metrics on ``datasets``, where some are named."""
+    tree = filters.parse(filter_string, filters.LOGGED_MODELS)
+    text = _LoggedText(now_ms, datasets or ())
+    where = [text.predicate(node) for node in _conjuncts(tree)]
+    where.append("r.lifecycle_stage = 'active'")
+    if experiment_ids is not None:
+        where.append(f"r.experiment IN ({text.bind_all(experiment_ids)})" if experiment_ids else "1 = 0")
+    return Query(text.select("logged_models r", where, text.order(order_by or ())), text.params)
+
+
+def _search_models(
+    filter_string: Optional[str],
+    order_by: Optional[Sequence[str]],
+    grammar: filters.Grammar,
+    source: str,
+    kind: _Kind,
+    now_ms: int,
+) -> Query:
+    text = _Text(kind, now_ms)
+    where = [text.predicate(_prompts(node)) for node in _conjuncts(filters.parse(filter_string, grammar))]
+    return Query(text.select(source, where, filters.parse_order(order_by, grammar)), text.params)
+
+
+def _prompts(node: Node) -> Node:
+    """A model without the tag of prompts is no prompt: MLflow's clients ask ``!= 'true'`` of every model."""
+    if isinstance(node, Group):
+        return Group(node.operator, tuple(_prompts(term) for term in node.terms))
+    if isinstance(node, Not):
+        return Not(_prompts(node.term))
+    if (node.entity, node.key) == ("tag", _PROMPT) and (node.operator, str(node.value).lower()) in (
+        ("!=", "true"),
+        ("=", "false"),
+    ):
+        return Not(node._replace(operator="=", value="true"))
+    return node
 
 
 def encode_token(offset: int) -> str:
@@ -165,7 +221,7 @@ _RUNS = _Kind(
         "experiment_name": "(SELECT e.name FROM experiments e WHERE e.id = {r}.experiment)",
         "artifact_uri": (
             "(SELECT rtrim(COALESCE(e.artifact_location, CAST(:root AS TEXT) || '/' || CAST(e.id AS TEXT)), '/')"
-            " || '/' || {r}.run_id || '/artifacts' FROM experiments e WHERE e.id = {r}.experiment)"
+            " || '/' || {r}.run_id || '/artifacts' FROM experiments e WHERE e.id = COALESCE({r}.home, {r}.experiment))"
         ),
     },
     nullable=frozenset(("end_time", "duration")),
@@ -183,6 +239,55 @@ _EXPERIMENTS = _Kind(
     },
     nullable=frozenset(),
     last_order=(("creation_time", "r.creation_time DESC"), ("experiment_id", "r.id")),
+)
+
+
+_MODEL_TIMES = {"creation_timestamp": "{r}.creation_time", "last_updated_timestamp": "{r}.last_updated_time"}
+
+_MODELS = _Kind(
+    owner="model",
+    tables={"tag": "registered_model_tags"},
+    columns={"name": "{r}.name", **_MODEL_TIMES},
+    nullable=frozenset(),
+    last_order=(("name", "r.name"),),
+)
+
+_VERSIONS = _Kind(
+    owner="version",
+    tables={"tag": "model_version_tags"},
+    columns={
+        "name": "m.name",
+        "version_number": "{r}.version",
+        "run_id": "{r}.run_id",
+        "source_path": "{r}.source",
+        "current_stage": "{r}.stage",
+        "status": "{r}.status",
+        "user_id": "{r}.user_id",
+        "model_id": "{r}.model_id",
+        **_MODEL_TIMES,
+    },
+    nullable=frozenset(),
+    last_order=(
+        ("last_updated_timestamp", "r.last_updated_time DESC"),
+        ("name", "m.name"),
+        ("version_number", "r.version DESC"),
+    ),
+)
+
+_LOGGED_MODELS = _Kind(
+    owner="model",
+    tables={"metric": "logged_model_metrics", "param": "logged_model_params", "tag": "logged_model_tags"},
+    columns={
+        "name": "{r}.name",
+        "model_id": "{r}.model_id",
+        "model_type": "{r}.model_type",
+        "status": "{r}.status",
+        "source_run_id": "{r}.source_run_id",
+        "experiment_id": "{r}.experiment",
+        **_MODEL_TIMES,
+    },
+    nullable=frozenset(),
+    last_order=(("creation_timestamp", "r.creation_time DESC"), ("model_id", "r.model_id")),
 )
 
 
@@ -296,6 +401,66 @@ class _Text:
         )
         nan = f"{alias}.is_nan NULLS LAST, " if term.entity == "metric" else ""
         return join, f"{nan}{alias}.value {direction} NULLS LAST"
+
+
+class _DatasetOrder(NamedTuple):
+    """An order by a metric on one dataset; reads like an OrderTerm."""
+
+    entity: str
+    key: str
+    descending: bool
+    dataset: Mapping[str, Any]
+
+
+class _LoggedText(_Text):
+    """Logged models have several points of a metric: of several runs, on several datasets."""
+
+    def __init__(self, now_ms: int, datasets: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__(_LOGGED_MODELS, now_ms)
+        self.datasets = datasets
+
+    def rows(self, test: Comparison) -> Tuple[str, str, List[str]]:
+        source, owner, where = super().rows(test)
+        if test.entity == "metric" and self.datasets:
+            where.append("(" + " OR ".join(self.on_dataset(dataset) for dataset in self.datasets) + ")")
+        return source, owner, where
+
+    def on_dataset(self, dataset: Mapping[str, Any]) -> str:
+        name, digest = dataset.get("dataset_name"), dataset.get("dataset_digest")
+        if not isinstance(name, str) or not isinstance(digest, (str, type(None))):
+            raise InvalidInput("a dataset needs its dataset_name, a text", hint="and may have a dataset_digest")
+        where = f"x.dataset_name = {self.bind(name)}"
+        return f"({where} AND x.dataset_digest = {self.bind(digest)})" if digest else where
+
+    def order(self, order_by: Sequence[Union[str, Mapping[str, Any]]]) -> List[OrderTerm]:
+        terms: Dict[Tuple[object, ...], Any] = {}
+        for item in [order_by] if isinstance(order_by, str) else order_by:
+            given = {"field_name": item} if isinstance(item, str) else item
+            if not isinstance(given, Mapping) or not isinstance(given.get("field_name"), str):
+                raise InvalidInput("order_by has texts, or maps with a field_name", hint="such as metrics.accuracy")
+            (term,) = filters.parse_order([given["field_name"]], filters.LOGGED_MODELS)
+            descending = term.descending or given.get("ascending") is False
+            dataset = given if given.get("dataset_name") else {}
+            if dataset and term.entity != "metric":
+                raise InvalidInput(f"only metrics are ordered by dataset, not {given['field_name']!r}")
+            key = (*term[:2], dataset.get("dataset_name"), dataset.get("dataset_digest"))
+            terms.setdefault(key, _DatasetOrder(term.entity, term.key, descending, dataset))
+        if len(terms) > filters.MAX_ORDER_TERMS:
+            raise InvalidInput(f"order_by has {len(terms)} columns; {filters.MAX_ORDER_TERMS} are allowed")
+        return list(terms.values())
+
+    def ordered(self, term: OrderTerm, alias: str) -> Tuple[str, str]:
+        if term.entity != "metric":
+            return super().ordered(term, alias)
+        dataset = term.dataset if isinstance(term, _DatasetOrder) else {}
+        where = f"x.model = r.id AND x.key = {self.bind(term.key)}"
+        if dataset:
+            where += f" AND {self.on_dataset(dataset)}"
+        latest = (
+            f"FROM logged_model_metrics x WHERE {where} ORDER BY x.timestamp DESC, x.step DESC, x.value DESC LIMIT 1"
+        )
+        direction = "DESC" if term.descending else "ASC"
+        return "", (f"(SELECT x.is_nan {latest}) NULLS LAST, (SELECT x.value {latest}) {direction} NULLS LAST")
 
 
 def _experiment_key(value: object) -> int:

@@ -6,6 +6,7 @@ stands in the journals, so a reader sees each call that returned.
 
 from __future__ import annotations
 
+import json
 import os
 from types import TracebackType
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Type, Union
@@ -16,6 +17,9 @@ from mlcli.entities import (
     DatasetInput,
     Experiment,
     LifecycleStage,
+    LoggedModelInput,
+    LoggedModelMetric,
+    LoggedModelOutput,
     Metric,
     Page,
     Param,
@@ -23,29 +27,29 @@ from mlcli.entities import (
     RunData,
     RunInfo,
     RunInputs,
+    RunOutputs,
     RunTag,
     ViewType,
 )
 from mlcli.errors import AlreadyExists, InvalidInput, InvalidState, NotFound, StoreUnavailable
 from mlcli.store import query
-from mlcli.store.absorb import Writes, absorb
-from mlcli.store.database import Database
+from mlcli.store.absorb import Writes, set_tag
+from mlcli.store.records import Pairs, experiment_key, grouped, no_experiment, pairs
+from mlcli.store.registry import Registry
 
-MAX_PAGE = 50_000
-_RUN_COLUMNS = "r.id, r.run_id, r.experiment, r.name, r.user_id, r.status, r.start_time, r.end_time, r.lifecycle_stage, e.artifact_location"
+_RUN_COLUMNS = (
+    "r.id, r.run_id, r.experiment, r.name, r.user_id, r.status, r.start_time, r.end_time, r.lifecycle_stage,"
+    " e.id, e.artifact_location"
+)
+_MODEL_HISTORY = "mlflow.log-model.history"
+_MAX_MODEL_HISTORY = 1_000_000  # not a tag's limit: a run may log many models
+# The experiment in whose folder the artifacts of a run lie.
+_RUNS = "runs r JOIN experiments e ON e.id = COALESCE(r.home, r.experiment)"
 _EXPERIMENT_COLUMNS = "e.id, e.name, e.artifact_location, e.lifecycle_stage, e.creation_time, e.last_update_time"
-_KEYS_AT_ONCE = 500  # SQLite of old allows 999 parameters in a statement
-
-Pairs = Union[Mapping[str, Any], Iterable[Tuple[str, Any]]]
 
 
-class Store:
-    """A store of runs in the folder ``root``. Close it, or use it as a context manager."""
-
-    def __init__(self, root: str, database: Database) -> None:
-        self.root = root
-        self.database = database
-        self.uri = root
+class Store(Registry):
+    """A store of runs and models in the folder ``root``. Close it, or use it as a context manager."""
 
     def __enter__(self) -> Store:
         return self
@@ -57,11 +61,6 @@ class Store:
 
     def close(self) -> None:
         self.database.close()
-
-    def absorb(self) -> None:
-        """Apply what stands in the journals; every read does this first."""
-        if not self.database.in_transaction:
-            absorb(self.database, self.root)
 
     # -- experiments
 
@@ -82,7 +81,7 @@ class Store:
                 " VALUES (:name, :location, :now, :now)",
                 {"name": name, "location": location, "now": now},
             )
-            for tag, value in _pairs(tags):
+            for tag, value in pairs(tags):
                 self._set_experiment_tag(key, tag, value)
         return str(key)
 
@@ -100,10 +99,10 @@ class Store:
 
     def get_experiment(self, experiment_id: str) -> Experiment:
         rows = self.database.query(
-            f"SELECT {_EXPERIMENT_COLUMNS} FROM experiments e WHERE e.id = :id", {"id": _experiment_key(experiment_id)}
+            f"SELECT {_EXPERIMENT_COLUMNS} FROM experiments e WHERE e.id = :id", {"id": experiment_key(experiment_id)}
         )
         if not rows:
-            raise _no_experiment(experiment_id)
+            raise no_experiment(experiment_id)
         return self._experiments(rows)[0]
 
     def find_experiment(self, name: str) -> Optional[Experiment]:
@@ -147,7 +146,7 @@ class Store:
             self.database.execute(
                 "UPDATE runs SET lifecycle_stage = 'deleted', deleted_time = :now"
                 " WHERE experiment = :id AND lifecycle_stage = 'active'",
-                {"id": _experiment_key(experiment_id), "now": journal.now()},
+                {"id": experiment_key(experiment_id), "now": journal.now()},
             )
 
     def restore_experiment(self, experiment_id: str) -> None:
@@ -163,18 +162,18 @@ class Store:
             self._touch_experiment(experiment_id, "lifecycle_stage = 'active'", {})
             self.database.execute(
                 "UPDATE runs SET lifecycle_stage = 'active', deleted_time = NULL WHERE experiment = :id",
-                {"id": _experiment_key(experiment_id)},
+                {"id": experiment_key(experiment_id)},
             )
 
     def set_experiment_tag(self, experiment_id: str, key: str, value: object) -> None:
         with self.database.transaction():
-            self._set_experiment_tag(_experiment_key(self._active_experiment(experiment_id).experiment_id), key, value)
+            self._set_experiment_tag(experiment_key(self._active_experiment(experiment_id).experiment_id), key, value)
 
     def delete_experiment_tag(self, experiment_id: str, key: str) -> None:
         with self.database.transaction():
             gone = self.database.execute(
                 "DELETE FROM experiment_tags WHERE experiment = :id AND key = :key",
-                {"id": _experiment_key(experiment_id), "key": key},
+                {"id": experiment_key(experiment_id), "key": key},
             )
             if not gone:
                 raise NotFound(f"experiment {experiment_id} has no tag {key!r}")
@@ -192,13 +191,13 @@ class Store:
     ) -> Run:
         """Create a run that no process watches: it stays open until somebody ends it."""
         run_id = journal.new_run_id()
-        given = {rules.key(key, "tag"): rules.tag_value(key, value) for key, value in _pairs(tags)}
+        given = {rules.key(key, "tag"): rules.tag_value(key, value) for key, value in pairs(tags)}
         named = given.get("mlflow.runName")
         if run_name and named and run_name != named:
             raise InvalidInput(f"the run is named {run_name!r} and {named!r} (tag mlflow.runName): give one name")
         name = rules.run_name(run_name or named or journal.new_run_name())
         with self.database.transaction():
-            experiment = _experiment_key(self._active_experiment(experiment_id).experiment_id)
+            experiment = experiment_key(self._active_experiment(experiment_id).experiment_id)
             time = journal.now() if start_time is None else rules.timestamp(start_time)
             Writes(self.database).start(run_id, experiment, name, user_id, time, status, given)
         return self.get_run(run_id)
@@ -206,7 +205,7 @@ class Store:
     def get_run(self, run_id: str) -> Run:
         self.absorb()
         rows = self.database.query(
-            f"SELECT {_RUN_COLUMNS} FROM runs r JOIN experiments e ON e.id = r.experiment WHERE r.run_id = :run_id",
+            f"SELECT {_RUN_COLUMNS} FROM {_RUNS} WHERE r.run_id = :run_id",
             {"run_id": run_id},
         )
         if not rows:
@@ -271,11 +270,14 @@ class Store:
     def log_batch(
         self,
         run_id: str,
-        metrics: Sequence[Metric] = (),
+        metrics: Sequence[Union[Metric, LoggedModelMetric]] = (),
         params: Sequence[Param] = (),
         tags: Sequence[RunTag] = (),
     ) -> None:
-        """Log metrics, params and tags: all of them or, if one is not acceptable, none."""
+        """Log metrics, params and tags: all of them or, if one is not acceptable, none.
+
+        A metric that names a logged model is kept with the model too.
+        """
         self.absorb()
         with self.database.transaction(durable=False):
             run = self._active_run(run_id)
@@ -289,6 +291,13 @@ class Store:
                 value = rules.metric_value(key, metric.value)
                 writes.point(run_id, key, value, rules.int64(metric.step, "a step"), rules.timestamp(metric.timestamp))
             writes.flush()
+            self.log_logged_model_metrics(
+                [
+                    metric if metric.run_id else metric._replace(run_id=run_id)
+                    for metric in metrics
+                    if isinstance(metric, LoggedModelMetric) and metric.model_id
+                ]
+            )
 
     def set_tag(self, run_id: str, key: str, value: object) -> None:
         self.absorb()
@@ -302,14 +311,54 @@ class Store:
             if not self.database.execute("DELETE FROM tags WHERE run = :run AND key = :key", {"run": run, "key": key}):
                 raise NotFound(f"run {run_id} has no tag {key!r}")
 
-    def log_inputs(self, run_id: str, datasets: Sequence[DatasetInput]) -> None:
-        """Note the datasets that a run read."""
+    def log_inputs(
+        self, run_id: str, datasets: Sequence[DatasetInput] = (), models: Sequence[LoggedModelInput] = ()
+    ) -> None:
+        """Note the datasets, and the logged models, that a run read."""
         self.absorb()
         with self.database.transaction():
             run = self._active_run(run_id)
             writes = Writes(self.database)
             for item in datasets:
                 writes.input(run, {"dataset": item.dataset._asdict(), "tags": dict(item.tags)})
+            self._note_models(run, "input", [(model.model_id, 0) for model in models])
+
+    def log_outputs(self, run_id: str, models: Sequence[LoggedModelOutput]) -> None:
+        """Note the logged models that a run made."""
+        self.absorb()
+        with self.database.transaction():
+            self._note_models(self._active_run(run_id), "output", [(model.model_id, model.step) for model in models])
+
+    def record_logged_model(self, run_id: str, model: Union[str, Mapping[str, Any]]) -> None:
+        """Note a model as MLflow 2 does: its description, or the JSON of it, is added to a list in a tag of the run."""
+        description = rules.model_description(model)
+        self.absorb()
+        with self.database.transaction():
+            run = self._active_run(run_id)
+            # Writing the row first makes a second writer wait: both models will be in the list.
+            self.database.execute("UPDATE runs SET name = name WHERE id = :run", {"run": run})
+            row = self.database.one(
+                "SELECT value FROM tags WHERE run = :run AND key = :key", {"run": run, "key": _MODEL_HISTORY}
+            )
+            models = [*_model_history(row[0] if row else ""), description]
+            set_tag(
+                self.database,
+                run,
+                _MODEL_HISTORY,
+                rules.text(json.dumps(models), f"tag {_MODEL_HISTORY}", _MAX_MODEL_HISTORY),
+            )
+
+    def move_run(self, run_id: str, experiment_id: str) -> Run:
+        """Move a run to another experiment; its artifacts stay where they are, so that every URI of them stays good."""
+        self.absorb()
+        with self.database.transaction():
+            run = self._active_run(run_id)
+            target = experiment_key(self._active_experiment(experiment_id).experiment_id)
+            self.database.execute(
+                "UPDATE runs SET home = COALESCE(home, experiment), experiment = :target WHERE id = :run",
+                {"run": run, "target": target},
+            )
+        return self.get_run(run_id)
 
     def search_runs(
         self,
@@ -322,13 +371,11 @@ class Store:
     ) -> Page[Run]:
         """Find runs in the experiments (None: in all); by default the newest first, missing values last."""
         self.absorb()
-        keys = None if experiment_ids is None else [_experiment_key(item) for item in experiment_ids]
+        keys = None if experiment_ids is None else [experiment_key(item) for item in experiment_ids]
         select = query.runs(filter_string, order_by, keys, view_type, journal.now(), root=self.root)
         with self.database.snapshot():
             found, token = self._page(select, max_results, page_token)
-            rows = self._by_keys(
-                f"SELECT {_RUN_COLUMNS} FROM runs r JOIN experiments e ON e.id = r.experiment WHERE r.id", found
-            )
+            rows = self._by_keys(f"SELECT {_RUN_COLUMNS} FROM {_RUNS} WHERE r.id", found)
             return Page(self._runs(rows), token)
 
     def get_metric_history(self, run_id: str, key: str) -> List[Metric]:
@@ -356,7 +403,7 @@ class Store:
         self.absorb()
         before = journal.now() - older_than
         rows = self.database.query(
-            f"SELECT {_RUN_COLUMNS} FROM runs r JOIN experiments e ON e.id = r.experiment"
+            f"SELECT {_RUN_COLUMNS} FROM {_RUNS}"
             " WHERE r.lifecycle_stage = 'deleted' AND r.deleted_time <= :before ORDER BY r.id",
             {"before": before},
         )
@@ -376,7 +423,10 @@ class Store:
             {"before": before},
         )
         kept = {
-            experiment for run, experiment in self.database.query("SELECT id, experiment FROM runs") if run not in gone
+            experiment
+            for run, *places in self.database.query("SELECT id, experiment, home FROM runs")
+            for experiment in places
+            if run not in gone
         }
         return runs, self._experiments([row for row in experiments if row[0] not in kept])
 
@@ -391,7 +441,7 @@ class Store:
             for experiment in experiments:
                 self.database.execute(
                     "DELETE FROM experiments WHERE id = :id AND lifecycle_stage = 'deleted'",
-                    {"id": _experiment_key(experiment.experiment_id)},
+                    {"id": experiment_key(experiment.experiment_id)},
                 )
             self.database.execute("DELETE FROM datasets WHERE id NOT IN (SELECT dataset FROM inputs)")
         # Files go after the records: what is cut short leaves files that nobody names, never records without files.
@@ -427,7 +477,7 @@ class Store:
 
     def _experiments(self, rows: Sequence[Tuple[Any, ...]]) -> List[Experiment]:
         keys = [row[0] for row in rows]
-        tags = _grouped(
+        tags = grouped(
             self._by_keys("SELECT experiment, key, value FROM experiment_tags WHERE experiment", keys, ordered=False)
         )
         return [
@@ -445,19 +495,21 @@ class Store:
 
     def _runs(self, rows: Sequence[Tuple[Any, ...]]) -> List[Run]:
         keys = [row[0] for row in rows]
-        params = _grouped(self._by_keys("SELECT run, key, value FROM params WHERE run", keys, ordered=False))
-        tags = _grouped(self._by_keys("SELECT run, key, value FROM tags WHERE run", keys, ordered=False))
+        params = grouped(self._by_keys("SELECT run, key, value FROM params WHERE run", keys, ordered=False))
+        tags = grouped(self._by_keys("SELECT run, key, value FROM tags WHERE run", keys, ordered=False))
         latest = self._by_keys("SELECT run, key, value, is_nan FROM series WHERE run", keys, ordered=False)
-        metrics = _grouped([(run, key, float("nan") if is_nan else value) for run, key, value, is_nan in latest])
+        metrics = grouped([(run, key, float("nan") if is_nan else value) for run, key, value, is_nan in latest])
         inputs = self._inputs(keys)
+        made, read = self._models_of(keys)
         result = []
-        for key, run_id, experiment, name, user, status, start, end, stage, location in rows:
-            base = location or os.path.join(self.root, str(experiment))
+        for key, run_id, experiment, name, user, status, start, end, stage, home, location in rows:
+            base = location or os.path.join(self.root, str(home))
             info = RunInfo(
                 run_id, str(experiment), name, user, status, start, end, f"{base.rstrip('/')}/{run_id}/artifacts", stage
             )
             data = RunData(metrics.get(key, {}), params.get(key, {}), tags.get(key, {}))
-            result.append(Run(info, data, RunInputs(tuple(inputs.get(key, ())))))
+            read_there = RunInputs(tuple(inputs.get(key, ())), tuple(read.get(key, ())))
+            result.append(Run(info, data, read_there, RunOutputs(tuple(made.get(key, ())))))
         return result
 
     def _inputs(self, keys: Sequence[int]) -> Dict[int, List[DatasetInput]]:
@@ -479,6 +531,19 @@ class Store:
             result.setdefault(run, []).append(DatasetInput(Dataset(*fields), tags.get((run, dataset), {})))
         return result
 
+    def _models_of(
+        self, keys: Sequence[int]
+    ) -> Tuple[Dict[int, List[LoggedModelOutput]], Dict[int, List[LoggedModelInput]]]:
+        made: Dict[int, List[LoggedModelOutput]] = {}
+        read: Dict[int, List[LoggedModelInput]] = {}
+        rows = self._by_keys("SELECT run, role, model_id, step FROM run_models WHERE run", keys, ordered=False)
+        for run, role, model_id, step in sorted(rows, key=lambda row: (row[3], row[2])):
+            if role == "output":
+                made.setdefault(run, []).append(LoggedModelOutput(model_id, step))
+            else:
+                read.setdefault(run, []).append(LoggedModelInput(model_id))
+        return made, read
+
     def _points(self, run_id: str, key: str) -> List[Tuple[int, int, float, int]]:
         row = self.database.one(
             "SELECT r.id, s.id FROM runs r LEFT JOIN series s ON s.run = r.id AND s.key = :key WHERE r.run_id = :run_id",
@@ -496,31 +561,6 @@ class Store:
         return points
 
     # -- small pieces
-
-    def _page(
-        self, select: query.Query, max_results: int, page_token: Optional[str]
-    ) -> Tuple[List[int], Optional[str]]:
-        if not 1 <= max_results <= MAX_PAGE:
-            raise InvalidInput(f"max_results must be between 1 and {MAX_PAGE}, not {max_results}")
-        offset = query.decode_token(page_token) if page_token else 0
-        keys = select.page(self.database.query, max_results + 1, offset)
-        more = len(keys) > max_results
-        return keys[:max_results], query.encode_token(offset + max_results) if more else None
-
-    def _by_keys(self, select: str, keys: Sequence[int], *, ordered: bool = True) -> List[Tuple[Any, ...]]:
-        """Rows of ``select ... IN (keys)``; ``ordered`` puts them in the order of the keys, their first column."""
-        rows: List[Tuple[Any, ...]] = []
-        for start in range(0, len(keys), _KEYS_AT_ONCE):
-            some = ", ".join(str(int(key)) for key in keys[start : start + _KEYS_AT_ONCE])
-            rows += self.database.query(f"{select} IN ({some})")
-        if ordered:
-            places = {key: place for place, key in enumerate(keys)}
-            rows.sort(key=lambda row: places[row[0]])
-        return rows
-
-    def _count(self, sql: str) -> int:
-        row = self.database.one(sql)
-        return int(row[0]) if row else 0
 
     def _nth_latest(self, reference: str) -> str:
         back = reference.partition("~")[2] or "0"
@@ -569,7 +609,7 @@ class Store:
     def _touch_experiment(self, experiment_id: str, change: str, params: Mapping[str, Any]) -> None:
         self.database.execute(
             f"UPDATE experiments SET {change}, last_update_time = :now WHERE id = :id",
-            {**params, "id": _experiment_key(experiment_id), "now": journal.now()},
+            {**params, "id": experiment_key(experiment_id), "now": journal.now()},
         )
 
     def _set_experiment_tag(self, experiment: int, key: str, value: object) -> None:
@@ -584,28 +624,12 @@ class Store:
         )
 
 
-def _experiment_key(experiment_id: object) -> int:
-    text = str(experiment_id)
-    if text.isascii() and text.isdigit() and len(text) < 19:
-        return int(text)
-    raise _no_experiment(experiment_id)
-
-
-def _no_experiment(experiment_id: object) -> NotFound:
-    return NotFound(f"there is no experiment {experiment_id!r}", hint="`mlcli experiments search` lists ids and names")
-
-
-def _grouped(rows: Iterable[Tuple[Any, ...]]) -> Dict[int, Dict[str, Any]]:
-    result: Dict[int, Dict[str, Any]] = {}
-    for owner, key, value in rows:
-        result.setdefault(owner, {})[key] = value
-    return result
-
-
-def _pairs(given: Optional[Pairs]) -> List[Tuple[str, Any]]:
-    if given is None:
-        return []
-    return list(given.items()) if isinstance(given, Mapping) else [(key, value) for key, value in given]
+def _model_history(text: str) -> List[Any]:
+    try:
+        models = json.loads(text or "[]")
+    except ValueError:
+        models = []
+    return models if isinstance(models, list) else []
 
 
 def _remove_folder(path: str) -> None:

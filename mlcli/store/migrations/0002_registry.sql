@@ -29,7 +29,7 @@ CREATE TABLE model_versions (
     user_id TEXT NOT NULL DEFAULT '',
     stage TEXT NOT NULL DEFAULT 'None',             -- None | Staging | Production | Archived
     source TEXT NOT NULL,                           -- as it was given
-    storage TEXT NOT NULL,                          -- where the files are: runs:/<run>/<path>, models:/<logged model>/<path>, or a URI
+    storage TEXT NOT NULL,                          -- where they are: run-artifacts:/<run>/<path>, model-artifacts:/<id>/<path>, or a URI
     run_id TEXT NOT NULL DEFAULT '',                -- perhaps of a run that is kept elsewhere
     run_link TEXT NOT NULL DEFAULT '',
     model_id TEXT NOT NULL DEFAULT '',
