@@ -1,0 +1,1 @@
+"""Coming over and going back: runs read from other stores, and written to where others read them."""
