@@ -35,7 +35,7 @@ def number(value: float) -> Any:
 
 def filled(**fields: Any) -> Json:
     """The fields that say something: no None, no empty list or object."""
-    return {key: value for key, value in fields.items() if value is not None and value != [] and value != {}}
+    return {key: value for key, value in fields.items() if value is not None and value not in ([], {})}
 
 
 def pairs(values: Mapping[str, Any]) -> List[Json]:

@@ -10,7 +10,7 @@ from mlcli.store.absorb import absorb
 from mlcli.store.database import Database
 
 MAX_PAGE = 50_000
-_KEYS_AT_ONCE = 500  # SQLite of old allows 999 parameters in a statement
+KEYS_AT_ONCE = 500  # SQLite of old allows 999 parameters in a statement
 
 Pairs = Union[Mapping[str, Any], Iterable[Tuple[str, Any]]]
 
@@ -41,8 +41,8 @@ class Records:
     def _by_keys(self, select: str, keys: Sequence[int], *, ordered: bool = True) -> List[Tuple[Any, ...]]:
         """Rows of ``select ... IN (keys)``; ``ordered`` puts them in the order of the keys, their first column."""
         rows: List[Tuple[Any, ...]] = []
-        for start in range(0, len(keys), _KEYS_AT_ONCE):
-            some = ", ".join(str(int(key)) for key in keys[start : start + _KEYS_AT_ONCE])
+        for start in range(0, len(keys), KEYS_AT_ONCE):
+            some = ", ".join(str(int(key)) for key in keys[start : start + KEYS_AT_ONCE])
             rows += self.database.query(f"{select} IN ({some})")
         if ordered:
             places = {key: place for place, key in enumerate(keys)}

@@ -34,7 +34,7 @@ from mlcli.entities import (
 from mlcli.errors import AlreadyExists, InvalidInput, InvalidState, NotFound, StoreUnavailable
 from mlcli.store import query
 from mlcli.store.absorb import Writes, set_tag
-from mlcli.store.records import Pairs, experiment_key, grouped, no_experiment, pairs
+from mlcli.store.records import KEYS_AT_ONCE, Pairs, experiment_key, grouped, no_experiment, pairs
 from mlcli.store.registry import Registry
 
 _RUN_COLUMNS = (
@@ -188,9 +188,10 @@ class Store(Registry):
         run_name: Optional[str] = None,
         user_id: str = "",
         status: str = "RUNNING",
+        run_id: Optional[str] = None,
     ) -> Run:
         """Create a run that no process watches: it stays open until somebody ends it."""
-        run_id = journal.new_run_id()
+        run_id = journal.new_run_id() if run_id is None else rules.run_id(run_id)
         given = {rules.key(key, "tag"): rules.tag_value(key, value) for key, value in pairs(tags)}
         named = given.get("mlflow.runName")
         if run_name and named and run_name != named:
@@ -386,6 +387,20 @@ class Store(Registry):
             points.sort(key=lambda point: (point[1], point[0], -point[3], point[2]))
         nan, new = float("nan"), Metric._make
         return [new((key, nan if is_nan else value, time, step)) for step, time, value, is_nan in points]
+
+    def latest_metrics(self, run_ids: Sequence[str]) -> Dict[str, List[Metric]]:
+        """The latest point of each metric of the runs, by run id; what :class:`RunData` tells without time and step."""
+        result: Dict[str, List[Metric]] = {}
+        for start in range(0, len(run_ids), KEYS_AT_ONCE):
+            some = {f"r{place}": run_id for place, run_id in enumerate(run_ids[start : start + KEYS_AT_ONCE])}
+            for run_id, key, value, is_nan, step, time in self.database.query(
+                "SELECT r.run_id, s.key, s.value, s.is_nan, s.step, s.timestamp FROM runs r"
+                f" JOIN series s ON s.run = r.id WHERE r.run_id IN (:{', :'.join(some)})",
+                some,
+            ):
+                point = Metric(key, float("nan") if is_nan else value, time, step)
+                result.setdefault(run_id, []).append(point)
+        return result
 
     def get_metric_values(self, run_id: str, key: str) -> List[float]:
         """The values of a metric in the order of its steps: what a curve shows."""
