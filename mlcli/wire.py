@@ -13,7 +13,11 @@ from mlcli.entities import (
     DatasetInput,
     Experiment,
     FileInfo,
+    LoggedModel,
+    LoggedModelStatus,
     Metric,
+    ModelVersion,
+    RegisteredModel,
     Run,
     RunData,
     RunInfo,
@@ -21,6 +25,12 @@ from mlcli.entities import (
 )
 
 Json = Dict[str, Any]
+
+MODEL_STATUS = {
+    LoggedModelStatus.PENDING: "LOGGED_MODEL_PENDING",
+    LoggedModelStatus.READY: "LOGGED_MODEL_READY",
+    LoggedModelStatus.FAILED: "LOGGED_MODEL_UPLOAD_FAILED",
+}
 
 
 # -- entities to JSON
@@ -104,6 +114,63 @@ def run(item: Run, artifact_uri: str, metrics: Optional[Iterable[Metric]] = None
     ]
     result["outputs"] = {"model_outputs": outputs} if outputs else {}
     return result
+
+
+def registered_model(item: RegisteredModel) -> Json:
+    return filled(
+        name=item.name,
+        creation_timestamp=item.creation_timestamp,
+        last_updated_timestamp=item.last_updated_timestamp,
+        description=item.description or None,
+        latest_versions=[model_version(version) for version in item.latest_versions],
+        tags=pairs(item.tags),
+        aliases=[{"alias": alias, "version": str(version)} for alias, version in item.aliases.items()],
+    )
+
+
+def model_version(item: ModelVersion) -> Json:
+    texts = ("user_id", "description", "run_id", "run_link", "status_message", "model_id")
+    return filled(
+        name=item.name,
+        version=str(item.version),
+        creation_timestamp=item.creation_timestamp,
+        last_updated_timestamp=item.last_updated_timestamp,
+        current_stage=item.current_stage,
+        source=item.source,
+        status=item.status,
+        **{text: getattr(item, text) or None for text in texts},
+        tags=pairs(item.tags),
+        aliases=list(item.aliases),
+    )
+
+
+def logged_model(item: LoggedModel, artifact_uri: str) -> Json:
+    info = filled(
+        model_id=item.model_id,
+        experiment_id=item.experiment_id,
+        name=item.name,
+        creation_timestamp_ms=item.creation_timestamp,
+        last_updated_timestamp_ms=item.last_updated_timestamp,
+        artifact_uri=artifact_uri,
+        status=MODEL_STATUS[item.status],
+        status_message=item.status_message or None,
+        model_type=item.model_type or None,
+        source_run_id=item.source_run_id or None,
+        tags=pairs(item.tags),
+    )
+    points = [
+        {
+            **metric(point),
+            **filled(
+                model_id=point.model_id or None,
+                run_id=point.run_id or None,
+                dataset_name=point.dataset_name or None,
+                dataset_digest=point.dataset_digest or None,
+            ),
+        }
+        for point in item.metrics
+    ]
+    return {"info": info, "data": filled(params=pairs(item.params), metrics=points)}
 
 
 def file_info(item: FileInfo) -> Json:

@@ -1,0 +1,105 @@
+"""The server process of a bridge (mlcli/bridge.py): serves one run's store to one child, and ends when its pipe does."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hmac
+import json
+import os
+import socket
+import sys
+import threading
+from typing import TYPE_CHECKING, cast
+
+import uvicorn
+
+from mlcli.entities import RunStatus
+from mlcli.server.adopt import AdoptingStore, Adoption, close_left_open
+from mlcli.server.app import make_app
+from mlcli.server.security import ANYBODY, Auth, Identity
+from mlcli.store import Store, open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mlcli.server.app import Server
+    from mlcli.server.http import Receive, Scope, Send
+
+_VARIABLE = "MLCLI_BRIDGE_TOKEN"
+
+
+class OneChild(Auth):
+    """Lets in who sends what the child's MLflow sends: the run's token, or the name and password of its environment.
+
+    MLflow prefers MLFLOW_TRACKING_USERNAME and _PASSWORD to a token. They are left to the child, who may need them for
+    another server, and so they count here as well.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        super().__init__()
+        self._accepted = [f"Bearer {environ[_VARIABLE]}".encode()]
+        name, password = environ.get("MLFLOW_TRACKING_USERNAME"), environ.get("MLFLOW_TRACKING_PASSWORD")
+        if name and password:
+            self._accepted.append(b"Basic " + base64.b64encode(f"{name}:{password}".encode()))
+
+    @property
+    def required(self) -> bool:
+        return True
+
+    def identify(self, authorization: bytes | None) -> Identity | None:
+        given = authorization or b""
+        return ANYBODY if any([hmac.compare_digest(given, one) for one in self._accepted]) else None
+
+
+class _Heard:
+    """The application, which tells when the first request comes."""
+
+    def __init__(self, app: Server, told: int) -> None:
+        self._app = app
+        self._told = told
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._told >= 0:
+            told, self._told = self._told, -1
+            os.write(told, b".")
+            os.close(told)
+        await self._app(scope, receive, send)
+
+
+def main() -> None:
+    settings = json.loads(sys.argv[1])
+    adoption = Adoption(settings["run_id"])
+    listener = socket.socket(fileno=settings["socket"])
+
+    def adopting() -> Store:
+        return cast("Store", AdoptingStore(open_store(settings["store"]), adoption))
+
+    app = make_app(adopting, auth=OneChild(os.environ), port=listener.getsockname()[1])
+    server = uvicorn.Server(
+        uvicorn.Config(
+            _Heard(app, settings["told"]),
+            lifespan="off",
+            log_level="error",
+            access_log=False,
+            ws="none",
+            timeout_graceful_shutdown=10,
+        )
+    )
+    status: list[bytes] = []
+
+    def watch() -> None:
+        while part := os.read(settings["pipe"], 64):
+            status.append(part)
+        server.should_exit = True
+
+    threading.Thread(target=watch, daemon=True).start()
+    asyncio.run(server.serve(sockets=[listener]))
+    app.close()
+    said = b"".join(status).decode()
+    with open_store(settings["store"]) as store:
+        close_left_open(store, adoption, said if RunStatus.is_terminated(said) else RunStatus.KILLED)
+
+
+if __name__ == "__main__":
+    main()
