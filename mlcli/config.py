@@ -115,6 +115,16 @@ def tracking_uri(flag: Optional[str] = None) -> Value:
     return Value(os.path.join(here, STORE_FOLDER), "default")
 
 
+def masked(uri: Optional[str]) -> Optional[str]:
+    """An address without what may be secret in it: what stands between :// and the last @, and what follows a ?."""
+    scheme, sep, rest = (uri or "").partition("://")
+    if not sep:
+        return uri
+    _, at, place = rest.rpartition("@")  # the last one: a password may hold one that was not written as %40
+    place, question, _ = place.partition("?")
+    return f"{scheme}://{'***@' if at else ''}{place}{'?***' if question else ''}"
+
+
 def cache_root() -> str:
     """The folder for what can be built again: XDG_CACHE_HOME or the platform's own, plus ``mlcli``."""
     base = os.environ.get("XDG_CACHE_HOME")

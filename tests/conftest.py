@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import postgres as servers
 import pytest
-from stores import KINDS
+from stores import KINDS, LOCAL_KINDS
 
 from mlcli.store import Store
 
@@ -55,6 +56,22 @@ def store(request: pytest.FixtureRequest, root: Path) -> Iterator[Store]:
     """A store of each kind, new and open."""
     with KINDS[request.param](root) as opened:
         yield opened
+
+
+@pytest.fixture(params=sorted(LOCAL_KINDS))
+def open_at(request: pytest.FixtureRequest) -> Callable[[Path], Store]:
+    """Opens the store of a folder, of each kind that applies the folder's journals itself."""
+    return LOCAL_KINDS[request.param]
+
+
+@pytest.fixture(scope="session")
+def postgres() -> servers.Server:
+    """A PostgreSQL server of the tests' own, started when the first test wants it."""
+    return servers.running()
+
+
+def pytest_sessionfinish() -> None:
+    servers.stop()
 
 
 @pytest.fixture

@@ -153,6 +153,8 @@ def test_the_tracker_needs_only_the_standard_library():
     for name, tree in modules().items():
         if name.count(".") and name.split(".")[1] not in TRACKER:
             continue
+        if name == "mlcli.store.postgres":  # about a driver; `open_store` reaches it for addresses of PostgreSQL only
+            continue
         checked.add(name)
         found = {
             (alias.name if isinstance(node, ast.Import) else node.module or "").partition(".")[0]

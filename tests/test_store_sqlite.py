@@ -42,7 +42,7 @@ def test_a_store_can_be_moved(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "uri", ["http://u:SECRET@h:5000", "sqlite:///x.db", "postgresql://u:SECRET@h/db", "s3://b/x", "file://host/x"]
+    "uri", ["mysql://u:SECRET@h/db", "sqlite:///x.db?password=SECRET", "s3://k:SECRET@b/x", "file://host/x"]
 )
 def test_what_is_not_a_folder_is_refused_without_telling_secrets(uri: str) -> None:
     with pytest.raises(InvalidInput) as caught:

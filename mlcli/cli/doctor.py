@@ -35,7 +35,6 @@ TOOLS = ("uv", "git", "docker", "conda")
 # What `mlcli run` tells the programs it starts, and nobody sets.
 INNER = frozenset(("MLCLI_COMMAND", "MLCLI_PARENT_RUN_ID"))
 LITTLE_SPACE = 200_000_000
-_PASSWORD = re.compile(r"(?<=://)[^/@\s]*@")
 
 
 class Illness(NamedTuple):
@@ -145,12 +144,7 @@ def _settings(ills: list[Illness]) -> dict[str, dict[str, str | None]]:
         for name, (_, file) in config.project_config().items()
         if name not in found
     ]
-    return {name: {"value": masked(value.value), "source": value.source} for name, value in found.items()}
-
-
-def masked(text: str | None) -> str | None:
-    """The text without the name and password of an address."""
-    return None if text is None else _PASSWORD.sub("***@", text)
+    return {name: {"value": config.masked(value.value), "source": value.source} for name, value in found.items()}
 
 
 def _store(ills: list[Illness]) -> dict[str, object]:

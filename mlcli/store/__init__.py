@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from typing import Optional
 
-from mlcli import config, journal
-from mlcli.errors import InvalidInput
+from mlcli import config, journal, rights
+from mlcli.errors import InvalidInput, NotFound, StoreUnavailable
 from mlcli.store.database import Sqlite
 from mlcli.store.tracking import Store as Store
 
 DATABASE = "mlcli.db"
+ELSEWHERE = "mlcli.database"  # in a folder of journals and artifacts: the database that the records are in
+_POSTGRES = ("postgresql", "postgres")
 
 
 def store_root(uri: Optional[str] = None) -> str:
@@ -26,35 +28,86 @@ def store_root(uri: Optional[str] = None) -> str:
         return os.path.abspath(_file_path(rest))
     if scheme in ("http", "https"):
         raise InvalidInput(
-            f"this version of mlcli keeps runs in a folder, not on a server: {_masked(uri)}{source}",
+            f"this version of mlcli keeps runs in a folder, not on a server: {config.masked(uri)}{source}",
             hint="set MLCLI_TRACKING_URI to a folder, such as ./mlruns",
         )
-    if scheme in ("sqlite", "postgresql", "mysql", "mssql"):
+    if scheme in _POSTGRES:
         raise InvalidInput(
-            f"a store is a folder, not a {scheme} database: {_masked(uri)}{source}",
+            f"programs do not log into a database: {config.masked(uri)}{source}",
+            hint="`mlcli server --backend-store-uri postgresql://...` serves it; set MLCLI_TRACKING_URI to that server",
+        )
+    if scheme in ("sqlite", "mysql", "mssql"):
+        raise InvalidInput(
+            f"a store is a folder, not a {scheme} database: {config.masked(uri)}{source}",
             hint="set MLCLI_TRACKING_URI to a folder, such as ./mlruns; it holds a SQLite database of its own",
         )
-    raise InvalidInput(f"{_masked(uri)} is not a store{source}", hint="a store is a folder, such as ./mlruns")
+    raise InvalidInput(f"{config.masked(uri)} is not a store{source}", hint="a store is a folder, such as ./mlruns")
 
 
-def open_store(uri: Optional[str] = None, *, create: bool = True) -> Store:
+def open_store(uri: Optional[str] = None, *, create: bool = True, artifact_root: Optional[str] = None) -> Store:
     """Open the store at ``uri`` (by default where the settings say) and catch up with its journals.
 
     Where there is none yet it is created; with ``create=False`` an empty one in memory is given instead, so that looking
-    leaves nothing behind.
+    leaves nothing behind. ``artifact_root`` is for a store whose records are in PostgreSQL: the folder of its artifacts
+    and journals (by default the one that the store began with, else ``mlruns``).
     """
-    root = store_root(uri)
-    path = os.path.join(root, DATABASE)
-    if not create and not os.path.exists(path) and not os.path.isdir(journal.live_folder(root)):
-        return Store(root, Sqlite(":memory:"))
-    journal.make_store_folder(root)
-    store = Store(root, Sqlite(path))
+    address = uri or config.tracking_uri().value or ""
+    if address.partition("://")[0] in _POSTGRES:
+        store = _open_postgres(address, create, artifact_root)
+    else:
+        store = _open_folder(store_root(uri), create)
     try:
         store.absorb()
     except BaseException:
         store.close()
         raise
     return store
+
+
+def _open_folder(root: str, create: bool) -> Store:
+    path = os.path.join(root, DATABASE)
+    if not create and not os.path.exists(path) and not os.path.isdir(journal.live_folder(root)):
+        return Store(root, Sqlite(":memory:"))
+    elsewhere = os.path.join(root, ELSEWHERE)
+    if os.path.exists(elsewhere):
+        with open(elsewhere, encoding="utf-8") as file:
+            raise InvalidInput(
+                f"the records of {root} are in {file.read().strip()}", hint="open them by the address of that database"
+            )
+    journal.make_store_folder(root)
+    return Store(root, Sqlite(path))
+
+
+def _open_postgres(uri: str, create: bool, artifact_root: Optional[str]) -> Store:
+    try:
+        from mlcli.store.postgres import Postgres
+    except ImportError as error:
+        raise StoreUnavailable(
+            f"a store in PostgreSQL needs the driver psycopg: {error}",
+            hint="pip install 'mlcli[postgres]', in the environment of the program that opens the store",
+        ) from error
+    root = os.path.abspath(os.path.expanduser(artifact_root)) if artifact_root else None
+    default = os.path.abspath(config.STORE_FOLDER)
+    try:
+        database = Postgres(uri, create=create)
+    except NotFound:
+        return Store(root or default, Sqlite(":memory:"))
+    try:
+        kept = database.artifact_root(root or default)
+        root = root or kept or default
+        if os.path.exists(os.path.join(root, DATABASE)):
+            raise InvalidInput(
+                f"{root} holds a store of its own", hint=f"name another folder for the artifacts of {database.name}"
+            )
+        elsewhere = os.path.join(root, ELSEWHERE)
+        if not os.path.exists(elsewhere):  # journals must reach these records and no others
+            journal.make_store_folder(root)
+            with open(elsewhere, "w", encoding="utf-8", opener=rights.opener) as file:
+                file.write(f"{database.name}\n")
+        return Store(root, database)
+    except BaseException:
+        database.close()
+        raise
 
 
 def _file_path(rest: str) -> str:
@@ -66,9 +119,3 @@ def _file_path(rest: str) -> str:
             raise InvalidInput(f"file:{rest} names another machine ({host})", hint="write file:///folder")
         rest = slash + path
     return unquote(rest)
-
-
-def _masked(uri: str) -> str:
-    """The URI without what stands between :// and @: it may hold a password."""
-    scheme, sep, rest = uri.partition("://")
-    return f"{scheme}{sep}***@{rest.rpartition('@')[2]}" if sep and "@" in rest else uri

@@ -18,6 +18,15 @@ from mlcli.store.database import Database
 
 CHUNK = 8 * 1024 * 1024  # bytes of a journal applied per transaction: bounds memory and how long others wait
 _MAX_REJECTED_TEXT = 1000
+# MLflow's
+_DATASET_LIMITS = {
+    "name": 500,
+    "digest": 36,
+    "source_type": 250,
+    "source": 65_535,
+    "schema": 1_048_575,
+    "profile": 16_777_215,
+}
 
 
 class _UnknownRun(Exception):
@@ -52,6 +61,8 @@ def absorb(database: Database, root: str) -> None:
         for live in journals:
             if live.dead and live not in waiting:
                 os.unlink(live.path)
+        if database.shared:
+            _forget(database, [live.name for live in journals if live.dead and live not in waiting])
         if any([live.dead for live in journals]):
             database.optimize()
     finally:
@@ -118,7 +129,7 @@ def _absorb_one(database: Database, live: _Live, *, reject_unknown: bool) -> boo
                     "finished": int(live.dead and not blocked and at_end),
                 },
             )
-            if at_end:
+            if at_end and not database.shared:
                 _forget_finished(database, live)
         if blocked:
             return False
@@ -163,6 +174,14 @@ def _forget_finished(database: Database, live: _Live) -> None:
     for (name,) in database.query("SELECT name FROM journals WHERE finished = 1"):
         if name != live.name and not os.path.exists(os.path.join(folder, name)):
             database.execute("DELETE FROM journals WHERE name = :name", {"name": name})
+
+
+def _forget(database: Database, names: Sequence[str]) -> None:
+    """Drop the positions of journals that this process removed: another's may look gone and only be on its machine."""
+    if names:
+        with database.transaction(durable=False):
+            for name in names:
+                database.execute("DELETE FROM journals WHERE name = :name", {"name": name})
 
 
 def set_tag(database: Database, run: int, key: str, value: str) -> None:
@@ -220,9 +239,10 @@ class Writes:
                 if not self.reject_unknown:
                     return index
                 self.reject(lines.texts[index], _position(lines, start, index), f"there is no run {unknown.args[0]!r}")
-            except MlcliError as error:
+            except (MlcliError, UnicodeEncodeError) as error:
                 run_id = entry.get("run") if entry else None
-                self.reject(lines.texts[index], _position(lines, start, index), error.message, run_id)
+                reason = error.message if isinstance(error, MlcliError) else "it has half a character"
+                self.reject(lines.texts[index], _position(lines, start, index), reason, run_id)
         return len(lines.texts)
 
     def entry(self, entry: Dict[str, Any]) -> None:
@@ -348,6 +368,9 @@ class Writes:
         values = {field: dataset.get(field) for field in fields}
         if not all(isinstance(values[field], str) for field in fields[:4]):
             raise InvalidInput("a dataset needs name, digest, source_type and source")
+        for field, limit in _DATASET_LIMITS.items():
+            if values[field] is not None:
+                values[field] = rules.text(values[field], f"a dataset's {field}", limit)
         row = self.database.one(
             "SELECT id FROM datasets WHERE name = :name AND digest = :digest AND source_type = :source_type"
             " AND source = :source AND COALESCE(schema, '') = COALESCE(:schema, '')"
@@ -395,9 +418,9 @@ class Writes:
             {
                 "journal": self.source,
                 "position": position,
-                "run_id": run_id if isinstance(run_id, str) else self.default_run,
-                "line": text[:_MAX_REJECTED_TEXT].decode("utf-8", "backslashreplace"),
-                "reason": reason,
+                "run_id": _storable(run_id) if isinstance(run_id, str) else self.default_run,
+                "line": _storable(text[:_MAX_REJECTED_TEXT].decode("utf-8", "backslashreplace")),
+                "reason": _storable(reason),
                 "time": journal.now(),
             },
         )
@@ -417,7 +440,7 @@ class Writes:
         }
         time = journal.now() if start.get("time") is None else rules.timestamp(start["time"])
         name = rules.run_name(start.get("name") or tags.get("mlflow.runName") or journal.new_run_name())
-        user = str(start.get("user") or "")
+        user = rules.text(start.get("user") or "", "the user", rules.MAX_KEY)
         run = self.start(rules.run_id(run_id), experiment, name, user, time, start.get("status", "RUNNING"), tags)
         for key, value in _map(start.get("params") or {}, "params").items():
             self.param(run, key, value)
@@ -489,6 +512,11 @@ class Writes:
             },
         )
         return int(series)
+
+
+def _storable(text: str) -> str:
+    """Any text, with an escape for what no database takes: half a character, a NUL."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 def _position(lines: journal.Lines, start: int, index: int) -> int:

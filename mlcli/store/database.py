@@ -357,8 +357,8 @@ class Sqlite:
             yield
         except sqlite3.Error as error:
             raise self._translate(error) from error
-        except (OverflowError, UnicodeEncodeError) as error:  # a number beyond 64 bits, half a character
-            raise InvalidInput(f"a value cannot be stored: {error}") from error
+        except OverflowError as error:
+            raise InvalidInput("a number has more than 64 bits") from error
 
     def _translate(self, error: sqlite3.Error) -> MlcliError:
         text = str(error)
