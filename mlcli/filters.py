@@ -87,6 +87,7 @@ class OrderTerm(NamedTuple):
     entity: str
     key: str
     descending: bool
+    dataset: Tuple[str, str] = ("", "")  # of a metric of a logged model: the name and digest of what it was measured on
 
 
 POSITIVE = {

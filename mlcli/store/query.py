@@ -403,15 +403,6 @@ class _Text:
         return join, f"{nan}{alias}.value {direction} NULLS LAST"
 
 
-class _DatasetOrder(NamedTuple):
-    """An order by a metric on one dataset; reads like an OrderTerm."""
-
-    entity: str
-    key: str
-    descending: bool
-    dataset: Mapping[str, Any]
-
-
 class _LoggedText(_Text):
     """Logged models have several points of a metric: of several runs, on several datasets."""
 
@@ -422,29 +413,27 @@ class _LoggedText(_Text):
     def rows(self, test: Comparison) -> Tuple[str, str, List[str]]:
         source, owner, where = super().rows(test)
         if test.entity == "metric" and self.datasets:
-            where.append("(" + " OR ".join(self.on_dataset(dataset) for dataset in self.datasets) + ")")
+            where.append("(" + " OR ".join(self.on_dataset(_dataset(given)) for given in self.datasets) + ")")
         return source, owner, where
 
-    def on_dataset(self, dataset: Mapping[str, Any]) -> str:
-        name, digest = dataset.get("dataset_name"), dataset.get("dataset_digest")
-        if not isinstance(name, str) or not isinstance(digest, (str, type(None))):
-            raise InvalidInput("a dataset needs its dataset_name, a text", hint="and may have a dataset_digest")
-        where = f"x.dataset_name = {self.bind(name)}"
-        return f"({where} AND x.dataset_digest = {self.bind(digest)})" if digest else where
+    def on_dataset(self, dataset: Tuple[str, str]) -> str:
+        name, digest = dataset
+        named = f"x.dataset_name = {self.bind(name)}"
+        return f"({named} AND x.dataset_digest = {self.bind(digest)})" if digest else named
 
     def order(self, order_by: Sequence[Union[str, Mapping[str, Any]]]) -> List[OrderTerm]:
-        terms: Dict[Tuple[object, ...], Any] = {}
+        terms: Dict[Tuple[object, ...], OrderTerm] = {}
         for item in [order_by] if isinstance(order_by, str) else order_by:
             given = {"field_name": item} if isinstance(item, str) else item
             if not isinstance(given, Mapping) or not isinstance(given.get("field_name"), str):
                 raise InvalidInput("order_by has texts, or maps with a field_name", hint="such as metrics.accuracy")
             (term,) = filters.parse_order([given["field_name"]], filters.LOGGED_MODELS)
-            descending = term.descending or given.get("ascending") is False
-            dataset = given if given.get("dataset_name") else {}
-            if dataset and term.entity != "metric":
-                raise InvalidInput(f"only metrics are ordered by dataset, not {given['field_name']!r}")
-            key = (*term[:2], dataset.get("dataset_name"), dataset.get("dataset_digest"))
-            terms.setdefault(key, _DatasetOrder(term.entity, term.key, descending, dataset))
+            if given.get("dataset_name"):
+                term = term._replace(dataset=_dataset(given))
+                if term.entity != "metric":
+                    raise InvalidInput(f"only metrics are ordered by dataset, not {given['field_name']!r}")
+            term = term._replace(descending=term.descending or given.get("ascending") is False)
+            terms.setdefault((term.entity, term.key, term.dataset), term)
         if len(terms) > filters.MAX_ORDER_TERMS:
             raise InvalidInput(f"order_by has {len(terms)} columns; {filters.MAX_ORDER_TERMS} are allowed")
         return list(terms.values())
@@ -452,15 +441,19 @@ class _LoggedText(_Text):
     def ordered(self, term: OrderTerm, alias: str) -> Tuple[str, str]:
         if term.entity != "metric":
             return super().ordered(term, alias)
-        dataset = term.dataset if isinstance(term, _DatasetOrder) else {}
         where = f"x.model = r.id AND x.key = {self.bind(term.key)}"
-        if dataset:
-            where += f" AND {self.on_dataset(dataset)}"
-        latest = (
-            f"FROM logged_model_metrics x WHERE {where} ORDER BY x.timestamp DESC, x.step DESC, x.value DESC LIMIT 1"
-        )
+        if term.dataset[0]:
+            where += f" AND {self.on_dataset(term.dataset)}"
+        last = f"FROM logged_model_metrics x WHERE {where} ORDER BY x.timestamp DESC, x.step DESC, x.value DESC LIMIT 1"
         direction = "DESC" if term.descending else "ASC"
-        return "", (f"(SELECT x.is_nan {latest}) NULLS LAST, (SELECT x.value {latest}) {direction} NULLS LAST")
+        return "", f"(SELECT x.is_nan {last}) NULLS LAST, (SELECT x.value {last}) {direction} NULLS LAST"
+
+
+def _dataset(given: Mapping[str, Any]) -> Tuple[str, str]:
+    name, digest = given.get("dataset_name"), given.get("dataset_digest") or ""
+    if not isinstance(name, str) or not name or not isinstance(digest, str):
+        raise InvalidInput("a dataset needs its dataset_name, a text", hint="and may have a dataset_digest")
+    return name, digest
 
 
 def _experiment_key(value: object) -> int:

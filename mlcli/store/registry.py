@@ -345,7 +345,10 @@ class Registry(LoggedModels):
                 raise NotFound(f"registered model {source.name!r} has no version in the stage {reference!r}")
             version = max(int(each.version) for each in found)
         key, _, _ = self._version_key(source.name, version)
-        return self.database.query("SELECT storage, model_id FROM model_versions WHERE id = :id", {"id": key})[0]  # type: ignore[return-value]
+        storage, model_id = self.database.query(
+            "SELECT storage, model_id FROM model_versions WHERE id = :id", {"id": key}
+        )[0]
+        return storage, model_id
 
     def _inside(self, source: sources.Source, run_id: str, model_id: str) -> str:
         """A local path as a path inside the artifacts of the run, or of the logged model; any other is refused."""

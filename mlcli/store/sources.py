@@ -66,7 +66,7 @@ def read(value: object) -> Source:
 
 def refused(text: str) -> InvalidInput:
     """One answer for every source that is refused, whether or not there is a file: an answer that differs would tell."""
-    shown = text if len(text) <= 200 else text[:199] + "…"
+    shown = re.sub("//[^/]*@", "//***@", text if len(text) <= 200 else text[:199] + "…")
     return InvalidInput(
         f"{shown!r} cannot be the source of a model version",
         hint="give runs:/<run>/<path>, models:/<model>, a path inside the artifacts of the run that run_id names, or"

@@ -38,6 +38,7 @@ CREATE TABLE model_versions (
     UNIQUE (model, version)
 );
 CREATE INDEX model_versions_run ON model_versions (run_id);
+CREATE INDEX model_versions_stage ON model_versions (model, stage, version);
 CREATE INDEX model_versions_newest ON model_versions (last_updated_time DESC);
 
 CREATE TABLE model_version_tags (
