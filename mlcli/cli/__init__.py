@@ -24,10 +24,17 @@ COMMANDS = {
     "experiments": "Create, search, rename, delete and export experiments.",
     "artifacts": "List, download and log the files of runs.",
     "models": "Download the models of runs.",
+    "import": "Bring runs here from MLflow, a server, another store, a bundle.",
+    "export": "Put runs into one file, or send them to a server.",
     "env": "List, explain, lock and remove the environments of projects.",
     "gc": "Remove for good what was deleted.",
+    "server": "Serve MLflow's REST API over the store, for one or for a team.",
+    "ui": "The same as server.",
     "doctor": "Show versions, settings and the health of the store.",
 }
+
+# The modules of commands whose names are not names of modules.
+MODULES = {"import": "import_"}
 
 OPTIONS = {
     "-q, --quiet": "Say nothing but the data and errors.",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import typer
 from typer.main import get_command
 
-from mlcli.cli import COMMANDS, EXIT_BUG, EXIT_INTERRUPTED, EXIT_USAGE, OPTIONS, render
+from mlcli.cli import COMMANDS, EXIT_BUG, EXIT_INTERRUPTED, EXIT_USAGE, MODULES, OPTIONS, render
 from mlcli.errors import EnvError, MlcliError
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _run(invocation: Invocation) -> int:
         return _told(invocation, EXIT_USAGE, "no command is given", "`mlcli --help` lists the commands")
     if invocation.command not in COMMANDS:
         return _unknown_command(invocation)
-    app = import_module(f"mlcli.cli.{invocation.command}").app
+    app = import_module(f"mlcli.cli.{MODULES.get(invocation.command, invocation.command)}").app
     app, path, rest = _narrow(app, f"mlcli {invocation.command}", list(invocation.rest))
     command: Any = get_command(app)
     gc.freeze()  # what was imported stays for good: no collection need look at it again

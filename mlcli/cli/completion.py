@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from mlcli.cli import COMMANDS, EXIT_USAGE, render
+from mlcli.cli import COMMANDS, EXIT_USAGE, MODULES, render
 from mlcli.errors import MlcliError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class LazyGroup(TyperGroup):
         if cmd_name not in COMMANDS:
             return None
         if ctx.args or ctx._protected_args:  # noqa: SLF001 - click has no other way to ask whether a command is named
-            return get_command(import_module(f"mlcli.cli.{cmd_name}").app)
+            return get_command(import_module(f"mlcli.cli.{MODULES.get(cmd_name, cmd_name)}").app)
         return typer.core.TyperCommand(cmd_name, help=COMMANDS[cmd_name])
 
 

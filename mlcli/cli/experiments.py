@@ -184,11 +184,11 @@ def csv(
 
     `mlcli runs export` does the same for any choice of runs, and as JSON lines or Parquet.
     """
-    from mlcli.cli import export
+    from mlcli.cli import tables
 
     with open_store(create=False) as store:
         found = _find(store, experiment, experiment_name, experiment_id)
-        export.write(export.all_runs(store, [found.experiment_id]), "csv", filename)
+        tables.write(tables.all_runs(store, [found.experiment_id]), "csv", filename)
 
 
 def _find(

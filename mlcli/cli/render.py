@@ -517,8 +517,11 @@ def success(text: str) -> None:
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Give a function that shows how many of how many bytes are done, while it takes; None where nobody would see."""
+def progress(what: str, unit: str = "") -> Iterator[Callable[[int, int], None] | None]:
+    """Give a function that shows how many of how many bytes are done, while it takes; None where nobody would see.
+
+    With ``unit`` it is not bytes that are counted but, say, runs.
+    """
     if _levels.quiet or not on_terminal(sys.stderr) or os.environ.get("TERM") == "dumb":
         yield None
         return
@@ -535,7 +538,12 @@ def progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
         room = max(terminal_width() - width(what) - 34, 10)
         share = done / total if total else 1.0
         bar = ("█" if unicode_ok(sys.stderr) else "#") * int(share * room)
-        text = f"{what} {bar:{room}} {share:4.0%} of {size(total)}, {size(done / (now - start))}/s"
+        of, speed = (
+            (count(total, unit), count(int(done / (now - start)), unit))
+            if unit
+            else (size(total), size(done / (now - start)))
+        )
+        text = f"{what} {bar:{room}} {share:4.0%} of {of}, {speed}/s"
         sys.stderr.write(f"\r\x1b[K{cut(text, terminal_width() - 1)}")
         sys.stderr.flush()
 

@@ -229,20 +229,20 @@ def export(
 
     Each run comes with all its metrics, params and tags.
     """
-    from mlcli.cli import export as exporting
+    from mlcli.cli import tables
 
     ending = (output or "").rpartition(".")[2].lower()
-    wanted = form or (ending if ending in exporting.FORMATS else "csv")
+    wanted = form or (ending if ending in tables.FORMATS else "csv")
     with open_store(create=False) as store:
         chosen = options.chosen_experiments(store, experiment_name, experiment_id)
-        runs = exporting.all_runs(
+        runs = tables.all_runs(
             store,
             None if chosen is None else [experiment.experiment_id for experiment in chosen],
             filter_string,
             options.view_type(view),
             order_by or (),
         )
-    exporting.write(runs, wanted, output, raw=raw)
+    tables.write(runs, wanted, output, raw=raw)
 
 
 # --- one run ------------------------------------------------------------------------------------------------------

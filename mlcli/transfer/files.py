@@ -21,7 +21,7 @@ class Folder(NamedTuple):
             return 0, 0  # an mlruns folder that becomes a store of ours keeps its files where they are
         count = size = 0
         try:
-            folders, files = artifacts._tree(self.path, lambda skipped: tell(skipped.path, skipped.why))  # noqa: SLF001
+            folders, files = self._tree(tell)
         except MlcliError as error:
             tell("", error.message)
             return 0, 0
@@ -40,6 +40,13 @@ class Folder(NamedTuple):
                 continue
             count, size = count + 1, size + length
         return count, size
+
+    def walk(self, tell: Callable[[str, str], None]) -> list[tuple[str, str, int]]:
+        """Every file: its name below the folder, its path, its size. ``tell(name, why)`` of what is passed over."""
+        return self._tree(tell)[1] if self.path else []
+
+    def _tree(self, tell: Callable[[str, str], None]) -> tuple[list[str], list[tuple[str, str, int]]]:
+        return artifacts._tree(self.path, lambda skipped: tell(skipped.path, skipped.why))  # noqa: SLF001
 
 
 class Elsewhere(NamedTuple):

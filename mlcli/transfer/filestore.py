@@ -50,9 +50,7 @@ class FileStore:
                     names = [entry.name for entry in entries]
             except OSError:
                 continue
-            if any(
-                name.isdigit() and os.path.exists(os.path.join(base, name, "meta.yaml")) for name in sorted(names)
-            ):
+            if any(name.isdigit() and os.path.exists(os.path.join(base, name, "meta.yaml")) for name in sorted(names)):
                 return True
         return False
 
@@ -181,7 +179,9 @@ class FileStore:
         metrics: dict[str, Points] = {}
         if "metrics" in here:
             for key, path in _walk(os.path.join(folder, "metrics")):
-                points = parse_metric(_bytes(path), lambda why, key=key: tell(Trouble(f"run {run_id}", f"metric {key}: {why}")))
+                points = parse_metric(
+                    _bytes(path), lambda why, key=key: tell(Trouble(f"run {run_id}", f"metric {key}: {why}"))
+                )
                 if points.steps:
                     metrics[key] = points
         inputs, outputs, model_inputs = [], [], []
@@ -233,9 +233,11 @@ def meta(text: str) -> Mapping[str, Any]:
             found[key] = _WORDS[value]
         elif value == "[]":
             found[key] = []
-        elif _PLAIN.match(value) and value.lower() not in _ODD and not value[0].isdigit():
-            found[key] = value
-        elif _HEX.match(value) or _FILE.match(value):
+        elif (
+            (_PLAIN.match(value) and value.lower() not in _ODD and not value[0].isdigit())
+            or _HEX.match(value)
+            or _FILE.match(value)
+        ):
             found[key] = value
         else:
             return _yaml(text)
@@ -243,7 +245,9 @@ def meta(text: str) -> Mapping[str, Any]:
 
 
 _ODD = frozenset(("yes", "no", "on", "off", "y", "n", "true", "false", "null", ".nan", ".inf", "~"))
-_HEX = re.compile(r"(?=[0-9]*[a-df])[0-9a-f]{32}\Z")  # run ids; one in a million has the shape of a number, and is quoted
+_HEX = re.compile(
+    r"(?=[0-9]*[a-df])[0-9a-f]{32}\Z"
+)  # run ids; one in a million has the shape of a number, and is quoted
 _FILE = re.compile(r"(?:file://)?/[\w/.+-]+\Z")
 
 
@@ -293,7 +297,9 @@ def parse_metric(data: bytes, tell: Any) -> Points:
     return Points(steps, times, values, nans if any(nans) else None)
 
 
-def _model_points(folder: str, name: str, tell: Tell) -> Iterator[tuple[str, float, int, int, str | None, str | None, str | None]]:
+def _model_points(
+    folder: str, name: str, tell: Tell
+) -> Iterator[tuple[str, float, int, int, str | None, str | None, str | None]]:
     for key, path in _walk(folder):
         for place, line in enumerate(_text(path).split("\n"), 1):
             parts = line.split()

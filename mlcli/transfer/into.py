@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mlcli import journal, rules
@@ -102,7 +101,10 @@ class Wishes(NamedTuple):
     dry_run: bool = False
 
 
-def bring(source: Source, store: Store, wishes: Wishes = Wishes(), tick: Tick | None = None) -> Report:
+EVERYTHING = Wishes()
+
+
+def bring(source: Source, store: Store, wishes: Wishes = EVERYTHING, tick: Tick | None = None) -> Report:
     """Import everything, or what the wishes say, and report."""
     if wishes.artifacts not in _ARTIFACT_MODES:
         raise InvalidInput(f"artifacts cannot be {wishes.artifacts!r}", hint=f"say {', '.join(_ARTIFACT_MODES)}")
@@ -209,7 +211,9 @@ class _Bringing:
         def tell(name: str, why: str) -> None:
             nonlocal reachable
             reachable = reachable and bool(name)
-            self.report.tell(Trouble(what, f"the file {name} was left: {why}" if name else f"its files did not come: {why}"))
+            self.report.tell(
+                Trouble(what, f"the file {name} was left: {why}" if name else f"its files did not come: {why}")
+            )
 
         if files is None:
             self.report.tell(Trouble(what, "its folder of artifacts is missing"))
@@ -276,7 +280,9 @@ def clean_model(record: ModelRecord, experiment: int, tell: Tell) -> WholeModel:
     metrics = []
     for key, value, time, step, run_id, dataset, digest in record.metrics:
         is_nan = value != value  # noqa: PLR0124 - NaN is the one value unequal to itself
-        metrics.append((key, run_id or "", dataset or "", digest or "", step, time, 0.0 if is_nan else value, int(is_nan)))
+        metrics.append(
+            (key, run_id or "", dataset or "", digest or "", step, time, 0.0 if is_nan else value, int(is_nan))
+        )
     return WholeModel(
         rules.run_id(record.model_id),
         experiment,
@@ -459,7 +465,9 @@ def _register(store: Store, record: RegisteredRecord, wishes: Wishes, report: Re
             report.counts["model_versions"] += came
             if came and numbers[version.version] != version.version:
                 here = numbers[version.version]
-                report.tell(Trouble(what, f"its version {version.version} is version {here} here: the number was taken", False))
+                report.tell(
+                    Trouble(what, f"its version {version.version} is version {here} here: the number was taken", False)
+                )
         if made:
             bulk.reserve_versions(database, model, record.last_version)
         for alias, number in record.aliases.items():
@@ -468,7 +476,8 @@ def _register(store: Store, record: RegisteredRecord, wishes: Wishes, report: Re
 
 def _living(record: RegisteredRecord) -> list[VersionRecord]:
     return sorted(
-        (version for version in record.versions if version.stage != "Deleted_Internal"), key=lambda version: version.version
+        (version for version in record.versions if version.stage != "Deleted_Internal"),
+        key=lambda version: version.version,
     )
 
 

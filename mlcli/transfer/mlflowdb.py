@@ -147,7 +147,7 @@ class MlflowDatabase:
                 self._of_model("logged_model_params", "param_key, param_value", model_id),
                 self._of_model("logged_model_tags", "tag_key, tag_value", model_id),
                 [
-                    tuple(point)  # type: ignore[misc]
+                    tuple(point)
                     for point in self._query(
                         "SELECT metric_name, metric_value, metric_timestamp_ms, metric_step, run_id, dataset_name,"
                         " dataset_digest FROM logged_model_metrics WHERE model_id = ?",
@@ -212,7 +212,8 @@ class MlflowDatabase:
         cursor.row_factory = None
         try:
             rows = cursor.execute(
-                f"SELECT run_uuid, key, {step}, timestamp, value, {nan} FROM metrics WHERE run_uuid IN ({marks})", run_ids
+                f"SELECT run_uuid, key, {step}, timestamp, value, {nan} FROM metrics WHERE run_uuid IN ({marks})",
+                run_ids,
             ).fetchall()
         except sqlite3.Error as error:
             raise self._damaged(error) from error
@@ -266,7 +267,9 @@ class MlflowDatabase:
         return found
 
     def _of_model(self, table: str, columns: str, model_id: str) -> dict[str, str]:
-        return {row[0]: str(row[1]) for row in self._query(f"SELECT {columns} FROM {table} WHERE model_id = ?", (model_id,))}
+        return {
+            row[0]: str(row[1]) for row in self._query(f"SELECT {columns} FROM {table} WHERE model_id = ?", (model_id,))
+        }
 
     def _files(self, uri: str | None, owner: str, tags: Mapping[str, str], tell: Tell) -> Files | None:
         """The files of a run; a folder that is missing is no loss as long as nothing says that there was something in it."""
@@ -302,10 +305,11 @@ class MlflowDatabase:
 
 def locate_beside(folder: str, uri: str | None, owner: str) -> Files | None:
     """Files whose URI MLflow noted in a database: by the folders beside the database first, for one that was moved."""
-    near = []
-    for scheme in ("mlruns", "mlartifacts"):
-        if uri and f"/{scheme}/" in uri:
-            near.append(os.path.join(folder, scheme, *uri.rpartition(f"/{scheme}/")[2].split("/")))
+    near = [
+        os.path.join(folder, scheme, *uri.rpartition(f"/{scheme}/")[2].split("/"))
+        for scheme in ("mlruns", "mlartifacts")
+        if uri and f"/{scheme}/" in uri
+    ]
     if uri and uri.startswith("mlflow-artifacts:"):
         path = uri.partition(":")[2]
         below = path[2:].partition("/")[2] if path.startswith("//") else path.lstrip("/")

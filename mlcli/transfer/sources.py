@@ -40,7 +40,9 @@ def open_sources(given: str, target: str) -> list[Source]:
     if os.path.isfile(path):
         return [_file(path)]
     if not os.path.isdir(path):
-        raise NotFound(f"there is no {given}", hint="name an mlruns folder, an mlflow.db, a bundle, or http://host:port")
+        raise NotFound(
+            f"there is no {given}", hint="name an mlruns folder, an mlflow.db, a bundle, or http://host:port"
+        )
     found = _folder(path, target)
     if not found:
         raise InvalidInput(
