@@ -30,6 +30,8 @@ COMMANDS = {
     "gc": "Remove for good what was deleted.",
     "server": "Serve MLflow's REST API over the store, for one or for a team.",
     "ui": "The same as server.",
+    "server": "Serve MLflow's REST API over the store, for one or for a team.",
+    "ui": "The same as server.",
     "doctor": "Show versions, settings and the health of the store.",
 }
 

@@ -19,6 +19,7 @@ from mlcli.server.work import Workers
 from mlcli.store import Store
 
 MAX_KEY = 256
+DEFAULT_EXPERIMENT = "0"
 _BODILESS = frozenset(("GET", "HEAD"))
 
 
@@ -59,6 +60,7 @@ class Server:
         self.router = Router(routes)
         self.prefix = prefix
         self.workers = Workers(open_store)
+        self.workers.first(lambda store: places.settle(store, DEFAULT_EXPERIMENT))
 
     def close(self) -> None:
         self.workers.close()
@@ -188,6 +190,7 @@ def make_app(
     port: int | None = None,
     allowed_hosts: Iterable[str] = (),
     serve_artifacts: bool = True,
+    artifacts_destination: str | None = None,
     static_prefix: str = "",
     overrides: Mapping[str, Callable[[Call], Any]] | None = None,
 ) -> Server:
@@ -206,7 +209,7 @@ def make_app(
         auth=auth or Auth(),
         users=users,
         doors=Doors(port, allowed_hosts),
-        places=Places(served=serve_artifacts),
+        places=Places(served=serve_artifacts, destination=artifacts_destination),
         routes=routes,
         prefix=static_prefix.rstrip("/"),
     )

@@ -20,8 +20,9 @@ SCHEME = "mlflow-artifacts:/"
 class Places:
     """Translates between locations on disk and the URIs that clients see."""
 
-    def __init__(self, *, served: bool = True) -> None:
+    def __init__(self, *, served: bool = True, destination: str | None = None) -> None:
         self.served = served
+        self.destination = destination
         self._experiments: dict[str, str] = {}  # folder on disk -> experiment id; a location never changes
 
     def of_experiment(self, experiment: Experiment) -> str:
@@ -44,6 +45,16 @@ class Places:
                 return SCHEME + known + location[len(folder) :]
             folder = os.path.dirname(folder)
         raise NotFound("the artifacts lie where no experiment of this server keeps them")
+
+    def settle(self, store: Store, experiment_id: str) -> None:
+        """Let the artifacts of a new experiment go where the server was told to keep them."""
+        if self.destination and self.destination != store.root:
+            with store.database.transaction():
+                store.database.execute(
+                    "UPDATE experiments SET artifact_location = :folder WHERE id = :id AND artifact_location IS NULL"
+                    " AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.experiment = :id)",
+                    {"folder": os.path.join(self.destination, experiment_id), "id": int(experiment_id)},
+                )
 
     def _find(self, store: Store, folder: str) -> str | None:
         row = store.database.one(

@@ -36,7 +36,9 @@ _POINTS = 25_000  # of a metric's history in one answer, where the client does n
 
 def create_experiment(call: Call) -> Json:
     location = own_location(call.given.get("artifact_location"))
-    return {"experiment_id": call.store.create_experiment(call.text("name"), location, _pairs(call.given.get("tags")))}
+    created = call.store.create_experiment(call.text("name"), location, _pairs(call.given.get("tags")))
+    call.server.places.settle(call.store, created)
+    return {"experiment_id": created}
 
 
 def get_experiment(call: Call) -> Json:

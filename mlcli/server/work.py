@@ -45,6 +45,10 @@ class Workers:
         self._writer = threading.Thread(target=self._write, name="writer", daemon=True)
         self._writer.start()
 
+    def first(self, job: Job) -> None:
+        """Do something in the thread that made this, before any request."""
+        job(self._store())
+
     def close(self) -> None:
         """Finish what has been queued, then close every connection."""
         self._queue.put(None)
