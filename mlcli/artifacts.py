@@ -89,6 +89,10 @@ class LocalArtifacts:
                     result.append(item)
         return sorted(result)
 
+    def has(self, artifact: str) -> bool:
+        """Whether there is a file or folder of that path."""
+        return os.path.lexists(self.path(artifact))
+
     def put(self, source: str, folder: str = "", *, on_skip: Callable[[Skipped], None] = warn) -> None:
         """Copy a file, or a folder with all that is in it, into ``folder`` under its own name."""
         source = os.path.abspath(os.fspath(source))
@@ -420,8 +424,19 @@ def _write_all(fd: int, block: bytes) -> int:
     return len(block)
 
 
-def open_artifacts(uri: str) -> LocalArtifacts:
-    """The artifacts at a location: a folder's path or ``file:`` URI; other schemes are not spoken yet."""
+def open_artifacts(uri: str, *, store: Optional[str] = None, run_id: Optional[str] = None) -> LocalArtifacts:
+    """The artifacts at a location: a folder's path or ``file:`` URI, or a place of the server that is the ``store``.
+
+    With ``run_id`` files that are put while the server is away wait for it, instead of failing.
+    """
+    if uri.startswith("mlflow-artifacts:"):
+        from mlcli.store.served import of_scheme
+
+        return of_scheme(uri, store, run_id)
+    if uri.startswith(("http://", "https://")):
+        from mlcli.store.served import at
+
+        return at(uri, run_id)
     return LocalArtifacts(_local_path(uri))
 
 
@@ -462,6 +477,8 @@ def locate(uri: str) -> Tuple[LocalArtifacts, str]:
         raise InvalidInput(
             f"{uri!r}: this version has no model registry", hint="use the run's own model: runs:/<run id>/model"
         )
+    if uri.startswith(("http://", "https://", "mlflow-artifacts:")):
+        return open_artifacts(uri), ""
     path = _local_path(uri).rstrip(os.sep) or os.sep
     return LocalArtifacts(os.path.dirname(path)), os.path.basename(path)
 

@@ -30,7 +30,7 @@ class Value(NamedTuple):
 
 
 SETTINGS: Tuple[Setting, ...] = (
-    Setting("tracking_uri", ("MLCLI_TRACKING_URI", "MLFLOW_TRACKING_URI"), "the store: a folder"),
+    Setting("tracking_uri", ("MLCLI_TRACKING_URI", "MLFLOW_TRACKING_URI"), "the store: a folder, or the address of a server"),
     Setting("experiment_name", ("MLCLI_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_NAME"), "the experiment of new runs"),
     Setting("experiment_id", ("MLCLI_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_ID"), "the same, by id"),
     Setting("run_id", ("MLCLI_RUN_ID", "MLFLOW_RUN_ID"), "the run that a script continues"),
@@ -38,6 +38,7 @@ SETTINGS: Tuple[Setting, ...] = (
     Setting("env_manager", ("MLCLI_ENV_MANAGER",), "virtualenv, uv, conda, docker or local"),
     Setting("env_root", ("MLCLI_ENV_ROOT",), "where environments are kept"),
     Setting("installer", ("MLCLI_INSTALLER",), "uv or pip", "uv"),
+    Setting("sync_wait", ("MLCLI_SYNC_WAIT",), "seconds that a run's end waits for a server that is away", "10"),
     Setting("grace", ("MLCLI_GRACE",), "seconds a child has between SIGTERM and SIGKILL", "10"),
 )
 _BY_NAME = {setting.name: setting for setting in SETTINGS}

@@ -21,7 +21,7 @@ from mlcli import config, content, context, journal, rules
 from mlcli.entities import Experiment, LifecycleStage, Run, RunInfo, RunStatus, ViewType
 from mlcli.errors import InvalidInput, InvalidState, MlcliError, NotFound
 from mlcli.live import LiveRun, attach, check_stage
-from mlcli.store import open_store, store_root
+from mlcli.store import is_remote, open_store, server_of, store_root, takes_new_runs
 
 if TYPE_CHECKING:
     from mlcli.entities import Page
@@ -88,7 +88,7 @@ class ActiveRun(LiveRun):
 
 
 def set_tracking_uri(uri: Union[str, os.PathLike[str]]) -> None:
-    """Choose the store: a folder. Programs started from here use it too."""
+    """Choose the store: a folder, or the address of a server. Programs started from here use it too."""
     text = os.fspath(uri)
     if _inside_mlcli_run():
         _note(f"set_tracking_uri({text!r}) has no effect inside `mlcli run`, which keeps the run in its own store")
@@ -97,7 +97,7 @@ def set_tracking_uri(uri: Union[str, os.PathLike[str]]) -> None:
 
 
 def get_tracking_uri() -> str:
-    """The folder of the store in use."""
+    """The store in use: its folder, or the address of its server."""
     return _root()
 
 
@@ -478,9 +478,12 @@ def search_runs(
 
 
 def _root() -> str:
-    """The folder of the store; inside ``mlcli run`` the one that holds its run."""
+    """The store, its folder or its server's address; inside ``mlcli run`` the one that holds its run."""
     path = config.setting("journal").value
-    return os.path.dirname(os.path.dirname(os.path.abspath(path))) if path else store_root()
+    if not path:
+        return store_root()
+    folder = os.path.dirname(os.path.dirname(os.path.abspath(path)))
+    return server_of(folder) or folder
 
 
 def _inside_mlcli_run() -> bool:
@@ -520,6 +523,8 @@ def _place(root: str, experiment_id: Optional[str] = None) -> _Place:
     name = config.setting("experiment_name").value
     if name is not None:
         return _look_up(root, "name", name)
+    if is_remote(root):
+        return _look_up(root, "id", DEFAULT_EXPERIMENT)
     return _Place(DEFAULT_EXPERIMENT, os.path.join(root, DEFAULT_EXPERIMENT))
 
 
@@ -536,8 +541,15 @@ def _start(root: str, experiment_id: Optional[str], run_name: Optional[str], tag
     place = _place(root, experiment_id)
     all_tags = {**context.default_tags(), **tags}
     name = str(run_name or all_tags.get(context.RUN_NAME) or journal.new_run_name())
-    run_id, time = journal.new_run_id(), journal.now()
     user = all_tags.get(context.USER, "")
+    if is_remote(root) and not takes_new_runs(root):  # MLflow: the server gives the id
+        with open_store(root) as store:
+            made = store.create_run(place.experiment_id, None, all_tags, name, str(user)).info
+        run = ActiveRun(root, made.run_id, info=made)
+        run.journal.resume_run(made.run_id, made.start_time)
+        run.known_params = {}
+        return run
+    run_id, time = journal.new_run_id(), journal.now()
     uri = f"{place.location.rstrip('/')}/{run_id}/artifacts"
     info = RunInfo(run_id, place.experiment_id, name, user, RunStatus.RUNNING, time, None, uri)
     run = ActiveRun(root, run_id, info=info)

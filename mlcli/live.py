@@ -11,7 +11,7 @@ from mlcli import content, context, journal, rights, rules
 from mlcli.artifacts import LocalArtifacts, open_artifacts
 from mlcli.entities import Dataset, LifecycleStage, Run, RunData, RunInfo, RunInputs, RunStatus
 from mlcli.errors import InvalidInput, InvalidState
-from mlcli.store import open_store
+from mlcli.store import folder_of, open_store, settle, writer
 
 
 class LiveRun:
@@ -22,7 +22,7 @@ class LiveRun:
         self.root = root
         self.watched = watched  # `mlcli run` holds the run and ends it
         self.inherited = False  # by a fork: the parent process ends it
-        self.journal: journal.Journal = journal.writer(root)
+        self.journal: journal.Journal = writer(root)
         self.known_params: Optional[Dict[str, str]] = None  # None: not read from the store yet
         self._info = info
         self._artifacts: Optional[LocalArtifacts] = None
@@ -54,7 +54,7 @@ class LiveRun:
     @property
     def artifacts(self) -> LocalArtifacts:
         if self._artifacts is None:
-            self._artifacts = open_artifacts(self.info.artifact_uri)
+            self._artifacts = open_artifacts(self.info.artifact_uri, store=self.root, run_id=self.run_id)
         return self._artifacts
 
     def log_metrics(
@@ -139,8 +139,7 @@ class LiveRun:
         from mlcli.locks import locked
 
         columns, rows = content.table(data)
-        rights.make_folder(self.artifacts.root)
-        with locked(os.path.join(self.artifacts.root, ".tmp-tables.lock")):
+        with locked(self._table_lock()):
             before = content.read_table(self.artifacts.path(artifact_file), artifact_file)
             if before is not None:
                 if set(before["columns"]) != set(columns):
@@ -152,6 +151,12 @@ class LiveRun:
         if before is None:
             self._note_table(artifact_file)
 
+    def _table_lock(self) -> str:
+        """The lock file of the run's tables; of a run on a server it keeps apart only the programs of this machine."""
+        place = folder_of(self.root) if self.artifacts.root.startswith(("http://", "https://")) else self.artifacts.root
+        rights.make_folder(place)
+        return os.path.join(place, ".tmp-tables.lock")
+
     def end(self, status: str, *, on_purpose: bool = True) -> None:
         """Write the end of the run, unless another process does.
 
@@ -162,6 +167,7 @@ class LiveRun:
             self.journal.status(self.run_id, status, time)
         if not self.inherited:
             self.journal.sync()
+        settle(self.root)
         if self._info is not None:
             self._info = self._info._replace(status=status, end_time=time if status in RunStatus.ENDED else None)
 
@@ -234,7 +240,7 @@ class _Unopened:
         self._run = run
 
     def __getattr__(self, name: str) -> Any:
-        self._run.journal = journal.writer(self._run.root)
+        self._run.journal = writer(self._run.root)
         return getattr(self._run.journal, name)
 
 

@@ -127,7 +127,7 @@ def _writable(store: Store, run: str | None, run_id: str | None) -> tuple[str, L
     if found.info.lifecycle_stage != "active":
         key = found.info.run_id
         raise InvalidState(f"run {key} is deleted", hint=f"`mlcli runs restore {key[:8]}` brings it back")
-    return found.info.run_id, open_artifacts(found.info.artifact_uri)
+    return found.info.run_id, open_artifacts(found.info.artifact_uri, store=store.root)
 
 
 def _tell_skipped(skipped: Skipped) -> None:
@@ -161,13 +161,13 @@ def _fetch_one(
     from tempfile import TemporaryDirectory
 
     target = os.path.join(os.path.abspath(folder), path.rpartition("/")[2])
-    source = artifacts.path(path)
-    if not os.path.lexists(source):
+    if not artifacts.has(path):
         raise NotFound(
             f"there is no artifact {path!r} in {artifacts.root}",
             hint=_near(artifacts, path) or "the run has no artifacts",
         )
-    if os.path.realpath(target) == source:
+    here = type(artifacts) is LocalArtifacts
+    if here and os.path.realpath(target) == artifacts.path(path):
         return target
     if os.path.lexists(target):
         if _same(artifacts, path, target):

@@ -21,7 +21,7 @@ from mlcli.cli.boundary import did_you_mean
 from mlcli.envs import kept
 from mlcli.envs.python import Known
 from mlcli.errors import MlcliError
-from mlcli.store import DATABASE, open_store, store_root
+from mlcli.store import DATABASE, is_remote, open_store, store_root
 from mlcli.store.database import on_network_folder
 
 if TYPE_CHECKING:
@@ -153,6 +153,8 @@ def _store(ills: list[Illness]) -> dict[str, object]:
     except MlcliError as error:
         ills.append(Illness(str(error), error.hint))
         return {"state": "cannot be used"}
+    if is_remote(root):
+        return _server(root, ills)
     path = os.path.join(root, DATABASE)
     result: dict[str, object] = {"folder": root}
     if not os.path.exists(path) and not os.path.isdir(journal.live_folder(root)):
@@ -170,6 +172,33 @@ def _store(ills: list[Illness]) -> dict[str, object]:
         ills.append(Illness(str(error), error.hint))
         result["state"] = "cannot be opened"
     return result
+
+
+def _server(root: str, ills: list[Illness]) -> dict[str, object]:
+    """What a tracking server says of itself, and what waits here to be sent to it."""
+    from mlcli.store import spool
+
+    left = spool.left(root)
+    waiting = {"waiting_journals": left.journals, "waiting_bytes": left.bytes, "waiting_files": left.files}
+    if left.journals or left.files:
+        what = f"{render.count(left.journals, 'journal')} and {render.count(left.files, 'file')}"
+        ills.append(Illness(f"{what} were not sent to {root}", "`mlcli sync` sends them, unless their process lives"))
+    refused = spool.rejected(root)
+    if refused:
+        ills.append(
+            Illness(
+                f"{root} refused {render.count(len(refused), 'line')}, the last one because: {refused[-1]['reason']}",
+                f"they are kept in {spool.folder(root)}; mend what logs them",
+            )
+        )
+    result: dict[str, object] = {"address": root, "spool": spool.folder(root), **waiting}
+    try:
+        with open_store(create=False) as store:
+            kind = "mlcli" if spool.speaks_journal(root, patience=5) else "MLflow"
+            return {**result, "state": "well", "server": kind, **store.counts()}
+    except MlcliError as error:
+        ills.append(Illness(str(error), error.hint))
+        return {**result, "state": "cannot be reached"}
 
 
 def _opened(store: Store, ills: list[Illness]) -> dict[str, object]:

@@ -36,8 +36,7 @@ def download(
     artifacts, path = locate(uri)
     if uri.startswith("runs:") and not path:
         path = _only_model(artifacts, uri)
-    source = artifacts.path(path)
-    if os.path.lexists(source) and not os.path.isfile(os.path.join(source, mlmodel.FILE)):
+    if artifacts.has(path) and not artifacts.has(f"{path}/{mlmodel.FILE}".lstrip("/")):
         raise ModelError(
             f"{uri} is not a model: it has no {mlmodel.FILE} file",
             hint=f"`mlcli artifacts download -u {uri}` gets it all the same",

@@ -12,7 +12,7 @@ from mlcli.cli import completion, options, portrait, render
 from mlcli.cli.portrait import LOG, NOTE, SHORT_ID, took
 from mlcli.entities import LifecycleStage, RunStatus, ViewType
 from mlcli.errors import InvalidInput, NotFound
-from mlcli.store import open_store
+from mlcli.store import is_remote, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -288,10 +288,17 @@ def logs(
     """Print what a run wrote to stdout and stderr."""
     import time
 
+    from mlcli.artifacts import open_artifacts
+
     with open_store(create=False) as store:
         found = store.get_run(options.one_run(store, run, run_id))
         key = found.info.run_id
-        path = os.path.join(found.info.artifact_uri, *LOG.split("/"))
+        if is_remote(store.root):  # the log comes there when the run has ended
+            while follow and not RunStatus.is_terminated(store.get_run(key).info.status):
+                time.sleep(1)
+            path = open_artifacts(store.artifact_root(key)).path(LOG)
+        else:
+            path = os.path.join(found.info.artifact_uri, *LOG.split("/"))
         while not os.path.exists(path):
             if not follow or RunStatus.is_terminated(store.get_run(key).info.status):
                 raise NotFound(

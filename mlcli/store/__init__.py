@@ -1,4 +1,4 @@
-"""Stores: what lasts. `open_store` opens the one that a tracking URI names."""
+"""Stores: what lasts. `open_store` opens the one that a tracking URI names: a folder, or a tracking server."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from mlcli.store.database import Sqlite
 from mlcli.store.tracking import Store as Store
 
 DATABASE = "mlcli.db"
+SPOOL_OF = "server.json"  # in a folder of journals that go to a server
 ELSEWHERE = "mlcli.database"  # in a folder of journals and artifacts: the database that the records are in
 _POSTGRES = ("postgresql", "postgres")
 
 
 def store_root(uri: Optional[str] = None) -> str:
-    """The absolute folder of the store that ``uri`` (by default the settings) names: a path or a ``file:`` URI."""
+    """The store that ``uri`` (by default the settings) names: an absolute folder, or the plain address of a server."""
     source = "" if uri else " (from {})"
     if not uri:
         found = config.tracking_uri()
@@ -27,10 +28,9 @@ def store_root(uri: Optional[str] = None) -> str:
     if scheme == "file":
         return os.path.abspath(_file_path(rest))
     if scheme in ("http", "https"):
-        raise InvalidInput(
-            f"this version of mlcli keeps runs in a folder, not on a server: {config.masked(uri)}{source}",
-            hint="set MLCLI_TRACKING_URI to a folder, such as ./mlruns",
-        )
+        from mlcli.store import http
+
+        return http.server(uri).url
     if scheme in _POSTGRES:
         raise InvalidInput(
             f"programs do not log into a database: {config.masked(uri)}{source}",
@@ -52,6 +52,10 @@ def open_store(uri: Optional[str] = None, *, create: bool = True, artifact_root:
     and journals (by default the one that the store began with, else ``mlruns``).
     """
     address = uri or config.tracking_uri().value or ""
+    if address.partition("://")[0].lower() in ("http", "https"):
+        from mlcli.store.rest import RestStore
+
+        return RestStore(address)
     if address.partition("://")[0] in _POSTGRES:
         store = _open_postgres(address, create, artifact_root)
     else:
@@ -108,6 +112,64 @@ def _open_postgres(uri: str, create: bool, artifact_root: Optional[str]) -> Stor
     except BaseException:
         database.close()
         raise
+
+
+def writer(root: str) -> journal.Journal:
+    """The journal of this process for the store ``root``; what is for a server goes there in the background."""
+    if is_remote(root):
+        from mlcli.store import spool
+
+        return spool.writer(root)
+    return journal.writer(root)
+
+
+def open_journal(root: str, *, default_run: Optional[str] = None) -> journal.Journal:
+    """A new journal for the store ``root``, as :func:`writer` gives the one of this process."""
+    if is_remote(root):
+        from mlcli.store import spool
+
+        return spool.open_journal(root, default_run=default_run)
+    return journal.Journal.open(root, default_run=default_run)
+
+
+def folder_of(root: str) -> str:
+    """The folder of the journals of the store ``root``: the store's own, or the spool of what goes to a server."""
+    if is_remote(root):
+        from mlcli.store import spool
+
+        return spool.folder(root)
+    return root
+
+
+def settle(root: str) -> bool:
+    """Wait, for a bounded time, until a server has what was logged; False when it is away."""
+    if is_remote(root):
+        from mlcli.store import spool
+
+        return spool.settle(root)
+    return True
+
+
+def is_remote(root: str) -> bool:
+    return root.startswith(("http://", "https://"))
+
+
+def takes_new_runs(root: str) -> bool:
+    """Whether a journal may bring runs into being in the store ``root``; on an MLflow server only the server does."""
+    if not is_remote(root):
+        return True
+    from mlcli.store import spool
+
+    return spool.speaks_journal(root)
+
+
+def server_of(folder: str) -> Optional[str]:
+    """The address of the server that the journals in ``folder`` go to; None where they are a store's own."""
+    if not os.path.exists(os.path.join(folder, SPOOL_OF)):
+        return None
+    from mlcli.store import spool
+
+    return spool.server_of(folder)
 
 
 def _file_path(rest: str) -> str:
