@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stores import in_postgres
 from test_filters_property import KEYS, NUMBERS, TEXTS, trees, written
 
 from mlcli import filters
@@ -30,7 +31,7 @@ from mlcli.entities import (
 from mlcli.filters import Comparison, FromNow, Group, Not, OrderTerm
 from mlcli.store import query
 from mlcli.store.absorb import number
-from mlcli.store.database import Sqlite
+from mlcli.store.database import Database, Sqlite
 
 NOW = 86_400_000
 EXAMPLES = int(os.environ.get("SEARCH_EXAMPLES", "60"))  # thousands were tried; few of them are tried again each time
@@ -204,10 +205,18 @@ texts = st.sampled_from((*TEXTS, "x" * 210 + "a", "x" * 210 + "B", "nan", "inf",
 stages = st.sampled_from((LifecycleStage.ACTIVE, LifecycleStage.ACTIVE, LifecycleStage.DELETED))
 
 
-def filled(store: Drawn) -> Sqlite:
-    database = Sqlite(":memory:")
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request, tmp_path):
+    """A database of each kind, which :func:`fill` fills anew for every example."""
+    opened = Sqlite(":memory:") if request.param == "sqlite" else in_postgres(tmp_path).database
+    yield opened
+    opened.close()
+
+
+def fill(database: Database, store: Drawn) -> None:
     with database.transaction():
-        database.execute("DELETE FROM experiments")
+        for table in ("runs", "datasets", "experiments"):
+            database.execute(f"DELETE FROM {table}")
         for item in store.experiments:
             database.execute(
                 "INSERT INTO experiments VALUES (:id, :name, :location, :stage, :created, :updated)",
@@ -249,7 +258,10 @@ def filled(store: Drawn) -> Sqlite:
             )
             database.execute_many(
                 "INSERT INTO series (run, key, value, is_nan, step, timestamp) VALUES (?, ?, ?, ?, 0, 0)",
-                [(run, key, 0.0 if value != value else value, value != value) for key, value in data.metrics.items()],
+                [
+                    (run, key, 0.0 if value != value else value, int(value != value))
+                    for key, value in data.metrics.items()
+                ],
             )
             for item in inputs.dataset_inputs:
                 dataset = database.insert(
@@ -261,7 +273,6 @@ def filled(store: Drawn) -> Sqlite:
                     "INSERT INTO input_tags VALUES (?, ?, ?, ?)",
                     [(run, dataset, *pair) for pair in item.tags.items()],
                 )
-    return database
 
 
 # --- random orders ----------------------------------------------------------------------------------------------------
@@ -308,21 +319,18 @@ searches = st.builds(
 
 
 @pytest.mark.usefixtures("_bounds")
-def test_runs_are_found_and_ordered_as_plain_python_does():
+def test_runs_are_found_and_ordered_as_plain_python_does(database):
     @settings(max_examples=EXAMPLES, deadline=None)
     @given(stores(), st.lists(searches, min_size=4, max_size=4))
     def check(store, several):
-        database = filled(store)
-        try:
-            for search in several:
-                check_search(store, database, search)
-        finally:
-            database.close()
+        fill(database, store)
+        for search in several:
+            check_search(store, database, search)
 
     check()
 
 
-def check_search(store: Drawn, database: Sqlite, wanted: Search) -> None:
+def check_search(store: Drawn, database: Database, wanted: Search) -> None:
     names = {item.experiment_id: item.name for item in store.experiments}
     stage = {ViewType.ACTIVE_ONLY: "active", ViewType.DELETED_ONLY: "deleted"}.get(wanted.view)
     seen = [
@@ -348,7 +356,7 @@ def check_search(store: Drawn, database: Sqlite, wanted: Search) -> None:
     assert (text, order, pages) == (text, order, expected)
 
 
-def test_experiments_are_found_and_ordered_as_plain_python_does():
+def test_experiments_are_found_and_ordered_as_plain_python_does(database):
     @settings(max_examples=EXAMPLES, deadline=None)
     @given(
         stores(),
@@ -367,11 +375,8 @@ def test_experiments_are_found_and_ordered_as_plain_python_does():
         expected = [int(item.experiment_id) for item in ordered(seen, order, last, {})]
         text = "" if tree is None else written(tree)
         search = query.experiments(text, [order_written(term) for term in order], view, NOW)
-        database = filled(store)
-        try:
-            assert (text, search.page(database.query, 10)) == (text, expected)
-        finally:
-            database.close()
+        fill(database, store)
+        assert (text, search.page(database.query, 10)) == (text, expected)
 
     check()
 
