@@ -20,7 +20,7 @@ import os
 import signal
 import sys
 from time import monotonic
-from typing import TYPE_CHECKING, Callable, Mapping, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Callable, Collection, Mapping, NamedTuple, Sequence
 
 from mlcli import kin
 from mlcli.guardian import AFTER_KILL, Guardian
@@ -86,16 +86,17 @@ def run_child(
     mark: bytes = b"",
     grace: float = GRACE,
     guardian: Guardian | None = None,
+    ours: Collection[int] = (),
     on_start: Callable[[int], None] = lambda _pid: None,
     on_signal: Callable[[str], None] = lambda _text: None,
 ) -> End:
     """Run ``argv`` to its end. OSError, with the file's name, when it cannot be started.
 
     ``output`` is complete but for what our own readers have not taken yet (``Output.flush``). ``guardian`` must be
-    started; it has been let go when this returns. ``on_signal`` is told, in words, what a signal to us led to.
+    started; it has been let go when this returns. ``ours`` are processes of mlcli that are no part of the run. ``on_signal`` is told, in words, what a signal to us led to.
     """
     before = kin.children() or set()
-    guarded = {guardian.pid} if guardian else set()
+    guarded = {guardian.pid, *ours} if guardian else set(ours)
     kin.prctl(kin.PR_SET_CHILD_SUBREAPER, 1)
     try:
         with _Signals() as signals:

@@ -16,6 +16,7 @@ mlcli and the guardian are killed          KILLED     by the next reader of the 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -24,23 +25,33 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
-from mlcli import config, context, envs, journal, kin, projects, rules
+from mlcli import bridge, config, context, envs, journal, kin, projects, rules
 from mlcli._version import __version__
 from mlcli.artifacts import open_artifacts
 from mlcli.child import GRACE, End, run_child
-from mlcli.entities import LifecycleStage, RunStatus
-from mlcli.errors import AlreadyExists, EnvError, InvalidInput, InvalidState, MlcliError, NotFound, RunFailed
+from mlcli.entities import LifecycleStage, Run, RunData, RunInfo, RunStatus
+from mlcli.errors import (
+    AlreadyExists,
+    EnvError,
+    InvalidInput,
+    InvalidState,
+    MlcliError,
+    NotFound,
+    RunFailed,
+    StoreUnavailable,
+)
 from mlcli.guardian import Guardian
 from mlcli.output import Output
 from mlcli.projects import git
-from mlcli.store import open_store
+from mlcli.shipment import Shipment, login_variables
+from mlcli.store import folder_of, is_remote, open_journal, open_store, takes_new_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from types import FrameType
 
     from mlcli.artifacts import LocalArtifacts
-    from mlcli.entities import Experiment, FileInfo, Run
+    from mlcli.entities import Experiment, FileInfo
     from mlcli.envs import Env
     from mlcli.journal import Journal
     from mlcli.projects import Command, EntryPoint, Problem, Project
@@ -237,7 +248,7 @@ def execute(plan: Plan, listener: Listener, *, stdout: int | None = 1, stderr: i
     output: Output | None = None
     try:
         with open_store(plan.request.tracking_uri) as store:
-            recorder = _Recorder(store, plan, _identity(store, plan))
+            recorder = _Recorder(store, plan, _identity(store, plan), listener.note)
             with recorder:
                 listener.created(recorder.run_id, recorder.name, recorder.experiment.name)
                 for note in plan.command.notes:
@@ -249,7 +260,7 @@ def execute(plan: Plan, listener: Listener, *, stdout: int | None = 1, stderr: i
                     end = _child(plan, recorder, env, output, listener)
                 _record_end(recorder, end)
                 _keep_freeze(env, recorder.artifacts, listener)
-            run = store.get_run(recorder.run_id)
+            run = recorder.recorded()
         output.flush()  # only now: a reader of ours that sleeps must not keep the run alive
         if end.leftovers:
             listener.warn(f"the program left processes behind, which were ended: {kin.names(end.leftovers)}")
@@ -321,24 +332,34 @@ def _existing(store: Store, plan: Plan, reference: str) -> Run:
 class _Recorder:
     """The run in the store, from its birth to its end; an exception on the way out ends it with its reason."""
 
-    def __init__(self, store: Store, plan: Plan, identity: _Identity) -> None:
+    def __init__(self, store: Store, plan: Plan, identity: _Identity, note: Callable[[str], None]) -> None:
         self.store = store
+        self.note = note
         self.run_id = identity.run_id
         self.name = identity.name
         self.experiment = identity.experiment
-        self.artifacts: LocalArtifacts = open_artifacts(identity.artifacts)
         self._ended = False
+        self._shipment: Shipment | None = None
+        self._status, self._begun, self._params = RunStatus.RUNNING, journal.now(), plan.command.parameters
         parent = _parent(store, plan.request)
         user = context.user()
         tags = _birth_tags(plan, user)
         if parent:
             tags["mlflow.parentRunId"] = parent
         tags.update(plan.request.tags)
-        self.journal: Journal = journal.Journal.open(store.root)
+        given = not identity.known and not takes_new_runs(store.root)  # by an MLflow server: the run and its id
+        if given:
+            self.run_id = _made_by_server(store, plan, self.experiment, self.name, user, tags)
+        if is_remote(store.root):
+            self._shipment = Shipment(store.root, self.run_id)
+            self.artifacts: LocalArtifacts = self._shipment.artifacts
+        else:
+            self.artifacts = open_artifacts(identity.artifacts)
+        self.journal: Journal = open_journal(store.root)
         # Lines by others go to a journal of their own: a torn one must not swallow ours.
-        self.others: Journal = journal.Journal.open(store.root, default_run=self.run_id)
+        self.others: Journal = open_journal(store.root, default_run=self.run_id)
         try:
-            if identity.known:
+            if identity.known or given:
                 self._begin_again(tags, plan.command.parameters)
             else:
                 self.journal.start_run(
@@ -351,9 +372,26 @@ class _Recorder:
                     tags,
                     plan.command.parameters,
                 )
+            if self._shipment is not None:
+                self._shipment.flush()  # the program asks the server for its run
         except BaseException:
             self._close()
             raise
+
+    def settle(self) -> None:
+        """Send what the program has logged, also when it died before it could."""
+        if self._shipment is not None:
+            self._shipment.settle()
+
+    def recorded(self) -> Run:
+        """The run as the store has it, or as far as we know it while its server is away."""
+        try:
+            return self.store.get_run(self.run_id)
+        except StoreUnavailable:
+            if self._shipment is None:
+                raise
+        info = RunInfo(self.run_id, self.experiment.experiment_id, self.name, "", self._status, self._begun, None, "")
+        return Run(info, RunData({}, dict(self._params), {}))
 
     def _begin_again(self, tags: dict[str, str], params: Mapping[str, str]) -> None:
         self.journal.resume_run(self.run_id, journal.now())
@@ -377,6 +415,7 @@ class _Recorder:
         if tags:
             self.tags(tags)
         self.status(status)
+        self._status = status
         self._ended = True
         self.journal.sync()
 
@@ -395,11 +434,25 @@ class _Recorder:
                 self.end(*_failure(error))
         finally:
             self._close()
+            if self._shipment is not None:
+                self._shipment.send(self.note)
             self._signals.put_back()
 
     def _close(self) -> None:
         self.journal.close()
         self.others.close()
+
+
+def _made_by_server(
+    store: Store, plan: Plan, experiment: Experiment, name: str, user: str, tags: Mapping[str, str]
+) -> str:
+    """The id of a run that a server made which gives ids itself."""
+    if plan.request.new_run_id:
+        raise InvalidInput(
+            f"{store.uri} is an MLflow server, which gives a run its id itself",
+            hint="start the run without an id; `mlcli server` takes ids",
+        )
+    return store.create_run(experiment.experiment_id, None, tags, name, user).info.run_id
 
 
 def _failure(error: BaseException | None) -> tuple[str, dict[str, str]]:
@@ -532,11 +585,19 @@ def _keep_changes(project: Project, artifacts: LocalArtifacts, listener: Listene
 
 
 def _child(plan: Plan, recorder: _Recorder, env: Env, output: Output, listener: Listener) -> End:
-    child = _invocation(plan, recorder, env)
+    with _bridge(recorder, env, listener) as served:
+        return _guarded(plan, recorder, env, output, listener, served)
+
+
+def _guarded(
+    plan: Plan, recorder: _Recorder, env: Env, output: Output, listener: Listener, served: bridge.Bridge | None
+) -> End:
+    child = _invocation(plan, recorder, env, served)
     mark = f"MLCLI_RUN_ID={recorder.run_id}".encode()
     # The guardian closes what it inherits, but for these copies: they keep the run alive for the store's readers.
     held = (os.dup(recorder.journal.fileno()), os.dup(recorder.others.fileno()))
-    guardian = Guardian(keep=held, mark=mark, last_words=lambda: _last_words(recorder, held[0]))
+    keep = held if served is None else (*held, served.pipe)
+    guardian = Guardian(keep=keep, mark=mark, last_words=lambda: _last_words(recorder, held[0]))
     recorder.status(RunStatus.RUNNING)
     guardian.start()
 
@@ -549,17 +610,50 @@ def _child(plan: Plan, recorder: _Recorder, env: Env, output: Output, listener: 
             mark=mark,
             grace=plan.grace,
             guardian=guardian,
+            ours=() if served is None else (served.pid,),
             on_start=lambda _pid: recorder.hold(),
             on_signal=listener.note,
         )
         if env.manager == "docker" and end.signal is not None:
             _remove_container(child.argv, recorder.run_id)
+        if served is not None:
+            served.status = end.status
         return end
     except OSError as error:
         raise _not_started(error, plan, recorder.run_id) from error
     finally:
         for fd in held:
             os.close(fd)
+
+
+@contextlib.contextmanager
+def _bridge(recorder: _Recorder, env: Env, listener: Listener) -> Iterator[bridge.Bridge | None]:
+    """Serve the store to the MLflow of the environment, if there is one, and tell what it did there and elsewhere."""
+    if env.manager == "docker" or is_remote(recorder.store.root) or not bridge.has_mlflow(env, os.environ):
+        yield None
+        return
+    lacking = bridge.missing()
+    if lacking:
+        listener.warn(
+            f"this environment has MLflow; what it logs is recorded here once mlcli has {' and '.join(lacking)}:"
+            " pip install 'mlcli[server]'"
+        )
+        yield None
+        return
+    with bridge.Bridge(recorder.store.uri, recorder.run_id) as served:
+        yield served
+    if served.problem:
+        listener.warn(served.problem)
+    try:
+        run = recorder.store.get_run(recorder.run_id)
+        chosen = recorder.store.get_experiment(run.info.experiment_id)
+    except MlcliError:  # a database that cannot be used now must not change how the run ended
+        return
+    if chosen.experiment_id != recorder.experiment.experiment_id:
+        listener.note(f"the script chose the experiment {chosen.name!r}: the run is there")
+    elsewhere = run.data.tags.get(bridge.ELSEWHERE)
+    if elsewhere:
+        listener.note(f"the script logged elsewhere itself, by mlflow.set_tracking_uri: {elsewhere}")
 
 
 def _last_words(recorder: _Recorder, fd: int) -> None:
@@ -589,10 +683,12 @@ def _variables(plan: Plan, recorder: _Recorder) -> dict[str, str]:
         "MLCLI_RUN_ID": recorder.run_id,
         "MLCLI_EXPERIMENT_ID": recorder.experiment.experiment_id,
         "MLCLI_JOURNAL": recorder.others.path,
-        "MLFLOW_TRACKING_URI": f"file://{quote(root)}",
+        "MLFLOW_TRACKING_URI": root if is_remote(root) else f"file://{quote(root)}",
         "MLFLOW_RUN_ID": recorder.run_id,
         "MLFLOW_EXPERIMENT_ID": recorder.experiment.experiment_id,
     }
+    if is_remote(root):
+        result.update(login_variables(root))
     if plan.env_manager:
         result["MLCLI_ENV_MANAGER"] = plan.env_manager
     return result
@@ -603,7 +699,7 @@ class _Invocation(NamedTuple):
     variables: dict[str, str]
 
 
-def _invocation(plan: Plan, recorder: _Recorder, env: Env) -> _Invocation:
+def _invocation(plan: Plan, recorder: _Recorder, env: Env, served: bridge.Bridge | None) -> _Invocation:
     """The argument vector and the environment variables of the child."""
     ours = _variables(plan, recorder)
     if env.manager == "docker":
@@ -613,7 +709,7 @@ def _invocation(plan: Plan, recorder: _Recorder, env: Env) -> _Invocation:
             plan.project.env,
             plan.command.argv,
             variables=ours,
-            store=recorder.store.root,
+            store=folder_of(recorder.store.root),
             tracker=envs.expose_tracker(),
             args=plan.request.docker_args,
             name=f"mlcli-{recorder.run_id}",
@@ -625,7 +721,13 @@ def _invocation(plan: Plan, recorder: _Recorder, env: Env) -> _Invocation:
         variables.pop(name, None)
     # For runs that the child starts: these stay when a script takes MLCLI_RUN_ID out of its environment.
     inner = {"MLCLI_PARENT_RUN_ID": recorder.run_id, "MLCLI_COMMAND": json.dumps([sys.executable, "-m", "mlcli"])}
-    return _Invocation(plan.command.argv, {**variables, **ours, **inner})
+    variables.update({**ours, **inner})
+    for name, value in served.variables(recorder.experiment.name, variables).items() if served else ():
+        if value is None:
+            variables.pop(name, None)
+        else:
+            variables[name] = value
+    return _Invocation(plan.command.argv, variables)
 
 
 def _remove_container(argv: tuple[str, ...], run_id: str) -> None:
@@ -685,6 +787,7 @@ def _keep_freeze(env: Env, artifacts: LocalArtifacts, listener: Listener) -> Non
 
 def _record_end(recorder: _Recorder, end: End) -> None:
     # Absorbs all that the child has logged, so that nothing it said of its status comes after what we say.
+    recorder.settle()
     try:
         said = recorder.store.get_run(recorder.run_id).info.status
     except MlcliError:  # a database that cannot be used now must not change how the run ended
@@ -711,7 +814,7 @@ def artifacts_of(run: Run) -> list[FileInfo]:
     """The files that a run has kept."""
     try:
         return [item for item in open_artifacts(run.info.artifact_uri).walk() if not item.is_dir]
-    except NotFound:
+    except (NotFound, StoreUnavailable):
         return []
 
 
