@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import postgres as servers
 import pytest
-from stores import KINDS, LOCAL_KINDS
+from stores import KINDS, LOCAL_KINDS, Kind
 
 from mlcli.store import Store
 
@@ -59,7 +59,7 @@ def store(request: pytest.FixtureRequest, root: Path) -> Iterator[Store]:
 
 
 @pytest.fixture(params=sorted(LOCAL_KINDS))
-def open_at(request: pytest.FixtureRequest) -> Callable[[Path], Store]:
+def open_at(request: pytest.FixtureRequest) -> Kind:
     """Opens the store of a folder, of each kind that applies the folder's journals itself."""
     return LOCAL_KINDS[request.param]
 

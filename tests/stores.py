@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import postgres
+from served import ServedStore
 
 from mlcli.store import Store, open_store
 
 
-def in_postgres(folder: Path) -> Store:
-    return open_store(postgres.running().uri_of(folder), artifact_root=str(folder))
+class Kind(NamedTuple):
+    """A kind of store: called with a folder it opens the store whose journals and artifacts lie there."""
 
+    address: Callable[[Path], str]
+
+    def __call__(self, folder: Path) -> Store:
+        return open_store(self.address(folder), artifact_root=str(folder))
+
+
+in_postgres = Kind(lambda folder: postgres.running().uri_of(folder))
 
 # Those that apply the journals of a folder themselves.
-LOCAL_KINDS: dict[str, Callable[[Path], Store]] = {
-    "sqlite": lambda folder: open_store(str(folder)),
-    "postgres": in_postgres,
-}
-KINDS: dict[str, Callable[[Path], Store]] = {**LOCAL_KINDS}
+LOCAL_KINDS = {"sqlite": Kind(str), "postgres": in_postgres}
+KINDS: dict[str, Callable[[Path], Store]] = {**LOCAL_KINDS, "rest": ServedStore}
