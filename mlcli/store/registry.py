@@ -185,6 +185,9 @@ class Registry(LoggedModels):
                 "SELECT id, highest_version FROM registered_models WHERE name = :name", {"name": str(name)}
             )[0]
             storage, run_id, model_id = self._storage(read, run_id or "", model_id or "")
+            if model_id and not run_id and self._exists("logged_models", "model_id", model_id):
+                # MLflow 3 names the logged model alone; its run is the version's.
+                run_id = self.get_logged_model(model_id, allow_deleted=True).source_run_id or ""
             key = self.database.insert(
                 "INSERT INTO model_versions (model, version, creation_time, last_updated_time, description, user_id,"
                 " source, storage, run_id, run_link, model_id) VALUES (:model, :version, :now, :now, :description,"
@@ -289,6 +292,43 @@ class Registry(LoggedModels):
                 )
             return self._resolved(storage)
 
+    def locate_model(self, uri: str) -> str:
+        """Where the files of ``models:/<name>/<version>``, ``models:/<name>@<alias>`` ... are: a folder, or a URI."""
+        try:
+            source = sources.read(uri)
+        except InvalidInput:
+            source = None
+        if source is not None and source.kind == "model":
+            return self.get_logged_model(source.name).artifact_location
+        if source is not None and source.kind == "version":
+            return self.get_model_version_download_uri(source.name, self._version_named(source))
+        raise InvalidInput(
+            f"{uri!r} names no model",
+            hint="write models:/<name>/<version>, models:/<name>/latest, models:/<name>@<alias> or models:/<model id>",
+        )
+
+    def get_model_version_folder(self, name: str, version: object) -> str:
+        """The folder of this machine that holds the files of a version. Raises InvalidInput where they are elsewhere.
+
+        For whoever reads the files on behalf of another: a URI that a client chose is never followed.
+        """
+        found = self.get_model_version_download_uri(name, version)
+        if found.startswith("runs:/"):
+            found = self._folder_in_run(*found[len("runs:/") :].partition("/")[::2])
+        if not os.path.isabs(found):
+            raise InvalidInput(f"the files of version {version} of {name!r} are not kept here")
+        return found
+
+    def _folder_in_run(self, run_id: str, path: str) -> str:
+        """A model below a run: a folder of its artifacts or, as MLflow 3 has it, the logged model of that name."""
+        folder = self._run_folder(run_id)
+        name, _, below = path.partition("/")
+        if name and "'" not in name and not os.path.lexists(f"{folder}/{name}"):
+            made = self.search_logged_models(None, f"source_run_id = '{run_id}' AND name = '{name}'", max_results=1)
+            if made:
+                folder, path = made[0].artifact_location, below
+        return f"{folder}/{path}" if path else folder
+
     def set_model_version_tag(self, name: str, version: object, key: str, value: object) -> None:
         with self.database.transaction():
             self._set_tag_of_version(self._version_key(name, version)[0], key, _tag_value(key, value))
@@ -333,22 +373,23 @@ class Registry(LoggedModels):
 
     def _storage_of_version(self, source: sources.Source) -> Tuple[str, str]:
         """The storage and logged model of the version that a ``models:/name/...`` source names today."""
-        reference = source.reference
-        if reference.isascii() and reference.isdigit():
-            version: object = reference
-        elif reference.startswith("@"):
-            version = self.get_model_version_by_alias(source.name, reference[1:]).version
-        else:
-            stages = None if reference.lower() == "latest" else [reference]
-            found = self.get_latest_versions(source.name, stages)
-            if not found:
-                raise NotFound(f"registered model {source.name!r} has no version in the stage {reference!r}")
-            version = max(int(each.version) for each in found)
-        key, _, _ = self._version_key(source.name, version)
+        key, _, _ = self._version_key(source.name, self._version_named(source))
         storage, model_id = self.database.query(
             "SELECT storage, model_id FROM model_versions WHERE id = :id", {"id": key}
         )[0]
         return storage, model_id
+
+    def _version_named(self, source: sources.Source) -> str:
+        """The number of the version that is meant: a number already, ``@alias``, ``latest`` or a stage."""
+        reference = source.reference
+        if reference.isascii() and reference.isdigit():
+            return reference
+        if reference.startswith("@"):
+            return self.get_model_version_by_alias(source.name, reference[1:]).version
+        found = self.get_latest_versions(source.name, None if reference.lower() == "latest" else [reference])
+        if not found:
+            raise NotFound(f"registered model {source.name!r} has no version {reference!r}")
+        return max((each.version for each in found), key=int)
 
     def _inside(self, source: sources.Source, run_id: str, model_id: str) -> str:
         """A local path as a path inside the artifacts of the run, or of the logged model; any other is refused."""
@@ -474,7 +515,6 @@ class Registry(LoggedModels):
                 f"registered model {name!r} has no version {version}"
                 if self._find_model(name) is not None
                 else f"there is no registered model {name!r}",
-                hint="`mlcli models list` shows what there is",
             )
         return int(row[0]), int(row[1]), number
 
@@ -508,7 +548,7 @@ class Registry(LoggedModels):
 
 
 def _no_model(name: object) -> NotFound:
-    return NotFound(f"there is no registered model {name!r}", hint="`mlcli models list` shows what there is")
+    return NotFound(f"there is no registered model {name!r}")
 
 
 def _number(version: object) -> int:
