@@ -7,7 +7,7 @@ know is looked at: what is here and what is not.
 from __future__ import annotations
 
 from itertools import chain, repeat
-from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 from mlcli.entities import DatasetInput, LifecycleStage
 from mlcli.store.absorb import Writes, number
@@ -66,6 +66,20 @@ def known_runs(database: Database, run_ids: Sequence[str]) -> Dict[str, Known]:
         for run_id, key, experiment, status, owner in rows:
             found[run_id] = Known(key, experiment, status in ("RUNNING", "SCHEDULED") and owner is None)
     return found
+
+
+def tagged_runs(database: Database, key: str) -> Set[str]:
+    """The ids of the runs that have the tag."""
+    rows = database.query(
+        "SELECT r.run_id FROM runs r WHERE r.id IN (SELECT run FROM tags WHERE key = :key AND length(value) <= 200)"
+        " OR r.id IN (SELECT run FROM tags WHERE key = :key AND length(value) > 200)",
+        {"key": key},
+    )
+    return {row[0] for row in rows}
+
+
+def untag(database: Database, run: int, key: str) -> None:
+    database.execute("DELETE FROM tags WHERE run = :run AND key = :key", {"run": run, "key": key})
 
 
 def add_experiment(

@@ -406,8 +406,6 @@ class Members(NamedTuple):
                 tell(name, str(error))
                 continue
             count, size = count + 1, size + member.file_size
-        if not self.members:
-            os.makedirs(target, exist_ok=True)
         return count, size
 
     def _unpack(self, member: zipfile.ZipInfo, writer: IO[bytes]) -> None:

@@ -17,7 +17,7 @@ class Folder(NamedTuple):
     path: str
 
     def bring(self, target: str, *, link: bool, tell: Callable[[str, str], None]) -> tuple[int, int]:
-        if not self.path or os.path.realpath(self.path) == os.path.realpath(target):
+        if not self.path or (os.path.exists(target) and os.path.samefile(self.path, target)):
             return 0, 0  # an mlruns folder that becomes a store of ours keeps its files where they are
         count = size = 0
         try:
@@ -25,8 +25,9 @@ class Folder(NamedTuple):
         except MlcliError as error:
             tell("", error.message)
             return 0, 0
-        rights.make_folder(target)
-        for name in folders:
+        if files:
+            rights.make_folder(target)
+        for name in folders if files else ():
             rights.make_folder(os.path.join(target, *name.split("/")))
         for name, path, length in files:
             place = os.path.join(target, *name.split("/"))

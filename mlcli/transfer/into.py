@@ -32,7 +32,7 @@ RUNS_AT_ONCE = 500
 POINTS_AT_ONCE = 250_000
 MODEL_HISTORY = "mlflow.log-model.history"  # a list of models in one tag: the store lets it grow
 MAX_MODEL_HISTORY = 1_000_000
-FILES_AT = "mlcli.import.artifacts"  # tag: where the files are that could not come
+FILES_AT = "mlcli.import.artifacts"  # tag: where the files still are that did not come
 _STAGES = {"none": "None", "staging": "Staging", "production": "Production", "archived": "Archived"}
 _ARTIFACT_MODES = ("copy", "link", "none")
 
@@ -149,15 +149,12 @@ class _Bringing:
         self.base = store.get_experiment(str(key)).artifact_location.rstrip("/") if key is not None else ""
 
     def finished(self, run_ids: Sequence[str]) -> set[str]:
-        """Which of the runs are here with all they have, as far as it can be told without reading them."""
+        """Which of the runs are here for good, with all they have: they need not be read again."""
         known = {run_id for run_id, run in bulk.known_runs(self.database, run_ids).items() if not run.open}
-        if self.wishes.artifacts != "none":
-            known = {run_id for run_id in known if self._has_files(run_id)}
+        if self.wishes.artifacts != "none" and known:
+            known -= bulk.tagged_runs(self.database, FILES_AT)
         self.report.counts["runs_here_already"] += len(known)
         return known
-
-    def _has_files(self, run_id: str) -> bool:
-        return bool(self.base) and os.path.isdir(self._folder(run_id))
 
     def _folder(self, run_id: str) -> str:
         return f"{self.base}/{run_id}/artifacts"
@@ -177,8 +174,11 @@ class _Bringing:
             here = bulk.known_runs(self.database, [run.run_id for _, run in clean])
             bulk.add_runs(self.database, [run for _, run in clean if run.run_id not in here])
             for _, run in clean:
-                if run.run_id in here and here[run.run_id].open:
-                    bulk.renew_run(self.database, here[run.run_id].key, run)
+                known = here.get(run.run_id)
+                if known is not None and known.open:
+                    bulk.renew_run(self.database, known.key, run)
+                if known is not None and FILES_AT not in run.tags:
+                    bulk.untag(self.database, known.key, FILES_AT)
         self._count(clean, here)
 
     def model(self, record: ModelRecord) -> None:
@@ -198,30 +198,31 @@ class _Bringing:
         self.report.counts["logged_models"] += 1
 
     def _with_files(self, record: RunRecord, run: WholeRun) -> WholeRun:
+        tags = {key: value for key, value in run.tags.items() if key != FILES_AT}
         if not self._files(record.files, self._folder(run.run_id), f"run {run.run_id}"):
-            return run._replace(tags={**run.tags, FILES_AT: getattr(record.files, "uri", "")})
-        return run
+            tags[FILES_AT] = getattr(record.files, "uri", "") or self.report.about
+        return run._replace(tags=tags)
 
     def _files(self, files: Files | None, target: str, what: str) -> bool:
-        """Bring the files; False when they are where we cannot go."""
+        """Bring the files; False when some did not come, so that another import tries again."""
         if self.wishes.artifacts == "none":
-            return True
-        reachable = True
+            return False
+        whole = True
 
         def tell(name: str, why: str) -> None:
-            nonlocal reachable
-            reachable = reachable and bool(name)
+            nonlocal whole
+            whole = False
             self.report.tell(
                 Trouble(what, f"the file {name} was left: {why}" if name else f"its files did not come: {why}")
             )
 
         if files is None:
-            self.report.tell(Trouble(what, "its folder of artifacts is missing"))
-            return True
-        count, size = files.bring(target, link=self.wishes.artifacts == "link", tell=tell)
-        self.report.counts["artifact_files"] += count
-        self.report.counts["artifact_bytes"] += size
-        return reachable or not hasattr(files, "uri")
+            tell("", "its folder of artifacts is missing")
+        else:
+            count, size = files.bring(target, link=self.wishes.artifacts == "link", tell=tell)
+            self.report.counts["artifact_files"] += count
+            self.report.counts["artifact_bytes"] += size
+        return whole
 
     def _count(self, clean: Sequence[tuple[RunRecord, WholeRun]], here: Mapping[str, bulk.Known]) -> None:
         counts = self.report.counts
