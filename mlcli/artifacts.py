@@ -474,9 +474,7 @@ def locate(uri: str) -> Tuple[LocalArtifacts, str]:
         run, path = parse_runs_uri(uri)
         return run_artifacts(run), path
     if uri.startswith("models:"):
-        raise InvalidInput(
-            f"{uri!r}: this version has no model registry", hint="use the run's own model: runs:/<run id>/model"
-        )
+        return model_artifacts(uri), ""
     if uri.startswith(("http://", "https://", "mlflow-artifacts:")):
         return open_artifacts(uri), ""
     path = _local_path(uri).rstrip(os.sep) or os.sep
@@ -497,6 +495,21 @@ def run_artifacts(run: str, tracking_uri: Optional[str] = None) -> LocalArtifact
 
     with open_store(tracking_uri, create=False) as store:
         return open_artifacts(store.artifact_root(store.find_run(run)))
+
+
+def model_artifacts(uri: str) -> LocalArtifacts:
+    """The files of a registered or logged model: ``models:/<name>/<version>``, ``models:/<name>@<alias>`` ..."""
+    from mlcli.store import open_store
+
+    with open_store(create=False) as store:
+        found = store.locate_model(uri)
+        if found.startswith("runs:"):
+            run, path = parse_runs_uri(found)
+            return open_artifacts(f"{store.artifact_root(run)}/{path}")
+    if not os.path.isabs(found) and (not found.startswith("mlflow-artifacts:/") or found[18:19] == "/"):
+        # Whoever registered the model chose this address: no request, and no token of ours, goes there.
+        raise InvalidInput(f"the files of {uri} are kept elsewhere", hint=f"fetch them yourself: {found}")
+    return open_artifacts(found)
 
 
 def resolve(uri: str) -> str:

@@ -485,7 +485,7 @@ def test_a_path_and_a_file_uri_name_the_same_place(tmp_path: Path, form: str) ->
         "mlflow-artifacts:/../../etc",
         "http://h/x",
         "dbfs:/x",
-        "models:/m/1",
+        "models:/m",
         "runs:x",
         "runs:/",
         "runs://host/run/path",

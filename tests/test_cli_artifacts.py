@@ -176,7 +176,7 @@ def test_a_run_with_several_models_wants_to_know_which(mlcli, run):
 
 
 @pytest.mark.parametrize(
-    ("uri", "code"), [("models:/m/1", 2), ("runs:/nope/model", 3), ("runs:/latest/gone", 3), ("http://x/y", 2)]
+    ("uri", "code"), [("models:/m", 2), ("models:/m/1", 3), ("runs:/nope/model", 3), ("runs:/latest/gone", 3), ("http://x/y", 2)]
 )
 def test_uris_that_lead_nowhere(mlcli, run, uri, code):
     done = mlcli("models", "download", uri, check=code)

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stores import LOCAL_KINDS
 
-from mlcli import rules
+from mlcli import artifacts, rules
 from mlcli.entities import (
     LoggedModelInput,
     LoggedModelMetric,
@@ -928,3 +928,63 @@ def test_a_run_moves_only_to_an_experiment_that_is_there(store: Store, run_id: s
     with pytest.raises(InvalidState):
         store.move_run(run_id, gone)
     assert store.get_run(run_id).info.experiment_id == "0"
+
+
+# -- reading the files
+
+
+def test_a_models_uri_comes_to_its_files(store: Store, run_id: str) -> None:
+    model = store.create_logged_model("0", "net", run_id)
+    store.create_registered_model("iris")
+    store.create_model_version("iris", f"models:/{model.model_id}")
+    store.create_model_version("iris", "s3://b/m")
+    store.set_registered_model_alias("iris", "best", "1")
+    store.transition_model_version_stage("iris", "1", "Production")
+    for uri in (f"models:/{model.model_id}", "models:/iris/1", "models:/iris@best", "models:/iris/production"):
+        assert store.locate_model(uri) == model.artifact_location
+    for uri in ("models:/iris/2", "models:/iris/latest", "models:/iris/None"):
+        assert store.locate_model(uri) == "s3://b/m"
+    for uri in ("models:/iris", "models:/", "runs:/x/y", "/etc", "models:/../x", "models:/iris/1/x"):
+        with pytest.raises(InvalidInput, match="names no model"):
+            store.locate_model(uri)
+    for uri in ("models:/iris/3", "models:/lily/1", "models:/m-" + "0" * 32, "models:/iris/Archived"):
+        with pytest.raises(NotFound):
+            store.locate_model(uri)
+
+
+def test_files_of_a_version_are_read_on_this_machine_only(store: Store, run_id: str) -> None:
+    store.create_registered_model("iris")
+    for source in ("s3://b/m", "http://h/m", "prompt-template", "mlflow-artifacts://h/0/x"):
+        made = store.create_model_version("iris", source)
+        with pytest.raises(InvalidInput, match="not kept here"):
+            store.get_model_version_folder("iris", made.version)
+    made = store.create_model_version("iris", f"runs:/{run_id}/model")
+    folder = Path(store.artifact_root(run_id), "model")
+    assert store.get_model_version_folder("iris", made.version) == str(folder)
+
+
+def test_a_model_named_below_a_run_may_be_a_logged_model(store: Store, run_id: str) -> None:
+    model = store.create_logged_model("0", "net", run_id)
+    store.create_registered_model("iris")
+    store.create_model_version("iris", f"runs:/{run_id}/net/data")
+    assert store.get_model_version_folder("iris", "1") == f"{model.artifact_location}/data"
+    Path(store.artifact_root(run_id), "net").mkdir(parents=True)
+    assert store.get_model_version_folder("iris", "1") == f"{store.artifact_root(run_id)}/net/data"
+
+
+def test_files_of_a_registered_model_are_fetched(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLCLI_TRACKING_URI", str(root))
+    with LOCAL_KINDS["sqlite"](root) as store:
+        run_id = store.create_run("0").info.run_id
+        folder = Path(store.artifact_root(run_id), "model")
+        folder.mkdir(parents=True)
+        (folder / "MLmodel").write_text("flavors: {}")
+        store.create_registered_model("iris")
+        store.create_model_version("iris", f"runs:/{run_id}/model")
+        store.create_model_version("iris", str(folder), run_id)
+    for version in (1, 2, "latest"):
+        assert Path(artifacts.resolve(f"models:/iris/{version}"), "MLmodel").read_text() == "flavors: {}"
+    with LOCAL_KINDS["sqlite"](root) as store:
+        store.create_model_version("iris", "http://127.0.0.1:9/m")
+    with pytest.raises(InvalidInput, match="kept elsewhere"):
+        artifacts.resolve("models:/iris/3")

@@ -106,8 +106,9 @@ async def get_version_artifact(request: Request, _receive: Receive, send: Send) 
     name = rules.artifact_path(given["path"])
 
     def root(store: Any) -> str:
-        found: str = store.get_model_version_download_uri(given["name"], given["version"])
-        return request.server.places.private(store, found)
+        # A folder of this machine and nothing else: a URI that a client chose as the source is not followed.
+        found: str = store.get_model_version_folder(given["name"], given["version"])
+        return found
 
     folder = await request.server.workers.read(root, quick=True)
     await _send_file(request, send, open_artifacts(folder), name, given["path"])
