@@ -14,6 +14,9 @@ from mlcli.entities import (
     Experiment,
     FileInfo,
     LoggedModel,
+    LoggedModelInput,
+    LoggedModelMetric,
+    LoggedModelOutput,
     LoggedModelStatus,
     Metric,
     ModelVersion,
@@ -22,6 +25,7 @@ from mlcli.entities import (
     RunData,
     RunInfo,
     RunInputs,
+    RunOutputs,
 )
 
 Json = Dict[str, Any]
@@ -230,6 +234,13 @@ def run_from(found: Mapping[str, Any]) -> Run:
             tuple(
                 DatasetInput(dataset_from(given["dataset"]), _pairs_from(given.get("tags")))
                 for given in inputs.get("dataset_inputs") or ()
+            ),
+            tuple(LoggedModelInput(str(item["model_id"])) for item in inputs.get("model_inputs") or ()),
+        ),
+        RunOutputs(
+            tuple(
+                LoggedModelOutput(str(item["model_id"]), int(item.get("step", 0)))
+                for item in (found.get("outputs") or {}).get("model_outputs") or ()
             )
         ),
     )
@@ -242,3 +253,58 @@ def dataset_from(found: Mapping[str, Any]) -> Dataset:
 def file_info_from(found: Mapping[str, Any]) -> FileInfo:
     size = found.get("file_size")
     return FileInfo(str(found["path"]), bool(found.get("is_dir")), None if size is None else int(size))
+
+
+def registered_model_from(found: Mapping[str, Any]) -> RegisteredModel:
+    return RegisteredModel(
+        str(found["name"]),
+        int(found.get("creation_timestamp", 0)),
+        int(found.get("last_updated_timestamp", 0)),
+        found.get("description", ""),
+        tuple(model_version_from(item) for item in found.get("latest_versions") or ()),
+        _pairs_from(found.get("tags")),
+        {str(item["alias"]): str(item["version"]) for item in found.get("aliases") or ()},
+    )
+
+
+def model_version_from(found: Mapping[str, Any]) -> ModelVersion:
+    texts = ("description", "user_id", "current_stage", "source", "run_id", "run_link", "status", "status_message")
+    return ModelVersion(
+        str(found["name"]),
+        str(found["version"]),
+        int(found.get("creation_timestamp", 0)),
+        int(found.get("last_updated_timestamp", 0)),
+        **{text: found[text] for text in (*texts, "model_id") if found.get(text)},
+        tags=_pairs_from(found.get("tags")),
+        aliases=tuple(found.get("aliases") or ()),
+    )
+
+
+def logged_model_from(found: Mapping[str, Any]) -> LoggedModel:
+    """The model of a ``{"info": ..., "data": ...}``."""
+    info, data = found["info"], found.get("data") or {}
+    status = str(info.get("status", ""))
+    return LoggedModel(
+        str(info["model_id"]),
+        str(info.get("experiment_id", "0")),
+        info.get("name", ""),
+        info.get("artifact_uri", ""),
+        int(info.get("creation_timestamp_ms", 0)),
+        int(info.get("last_updated_timestamp_ms", 0)),
+        {word: name for name, word in MODEL_STATUS.items()}.get(status, LoggedModelStatus.PENDING),
+        info.get("status_message", ""),
+        info.get("model_type", ""),
+        info.get("source_run_id", ""),
+        _pairs_from(info.get("tags")),
+        _pairs_from(data.get("params")),
+        tuple(
+            LoggedModelMetric(
+                *metric_from(point),
+                point.get("model_id", ""),
+                point.get("run_id", ""),
+                point.get("dataset_name", ""),
+                point.get("dataset_digest", ""),
+            )
+            for point in data.get("metrics") or ()
+        ),
+    )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import postgres as servers
 import pytest
-from stores import KINDS, LOCAL_KINDS, Kind
+from stores import KINDS, LOCAL_KINDS, NOT_BEHIND_A_SERVER, Kind
 
 from mlcli.store import Store
 
@@ -49,6 +49,14 @@ _REAL_HOME = os.path.expanduser("~")
 def root(tmp_path: Path) -> Path:
     """A folder for a store; nothing is in it yet."""
     return tmp_path / "mlruns"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = [
+        item
+        for item in items
+        if not ("[rest" in item.name and getattr(item, "originalname", "") in NOT_BEHIND_A_SERVER)
+    ]
 
 
 @pytest.fixture(params=sorted(KINDS))

@@ -26,3 +26,30 @@ in_postgres = Kind(lambda folder: postgres.running().uri_of(folder))
 # Those that apply the journals of a folder themselves.
 LOCAL_KINDS = {"sqlite": Kind(str), "postgres": in_postgres}
 KINDS: dict[str, Callable[[Path], Store]] = {**LOCAL_KINDS, "rest": ServedStore}
+
+# What a server keeps from its clients or does not do, and what is about folders of this machine: not asked of a store
+# behind one.
+NOT_BEHIND_A_SERVER = frozenset(
+    """
+    test_an_experiment_is_found_by_id_and_name
+    test_artifacts_lie_where_the_experiment_says
+    test_an_unknown_experiment_is_not_found
+    test_a_run_is_created_running_with_what_was_given
+    test_a_version_is_read_as_it_was_created
+    test_what_is_no_version_number_is_refused
+    test_a_local_source_lies_inside_the_artifacts_of_its_run
+    test_a_local_source_may_lie_inside_its_logged_model
+    test_a_source_that_leads_elsewhere_is_refused
+    test_a_servers_name_of_a_runs_artifacts_comes_to_their_folder
+    test_a_search_for_what_versions_have_not_is_refused
+    test_a_logged_model_is_read_as_it_was_created
+    test_a_deleted_logged_model_is_not_found
+    test_logged_models_come_in_the_order_of_a_metric_on_a_dataset
+    test_a_run_moves_and_its_artifacts_stay_where_their_uri_says
+    test_a_moved_run_takes_local_sources
+    test_the_folder_of_a_deleted_experiment_is_kept_for_the_runs_that_left
+    test_a_run_moves_only_to_an_experiment_that_is_there
+    test_files_of_a_version_are_read_on_this_machine_only
+    test_a_model_named_below_a_run_may_be_a_logged_model
+    """.split()
+)

@@ -11,6 +11,7 @@ import base64
 import http.client
 import json
 import os
+import re
 import socket
 import ssl
 import sys
@@ -57,6 +58,9 @@ ERRORS: Mapping[str, Type[MlcliError]] = {
     "INTERNAL_ERROR": MlcliError,
     "DATA_LOSS": MlcliError,
 }
+
+
+_STATE = re.compile(r" is (not )?deleted$|must be in the '?(active|deleted)'? (lifecycle_)?sta[tg]e")
 
 
 class Unreachable(StoreUnavailable):
@@ -405,6 +409,8 @@ class Server:
                 hint="put the server's final address into MLCLI_TRACKING_URI",
             )
         kind = ERRORS.get(code)
+        if kind is InvalidInput and _STATE.search(message):
+            kind = InvalidState  # MLflow has one word for both
         if kind is None:
             kind = NotFound if answer.status == 404 else InvalidInput if answer.status < 500 else MlcliError
         if not message:

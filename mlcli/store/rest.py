@@ -29,6 +29,7 @@ from mlcli.entities import (
 from mlcli.errors import AlreadyExists, InvalidInput, InvalidState, NotFound
 from mlcli.store import http, spool
 from mlcli.store.records import Pairs, pairs
+from mlcli.store.rest_models import RestModels
 from mlcli.store.tracking import Store
 
 API = "/api/2.0/mlflow/"
@@ -38,7 +39,7 @@ _HISTORY_PAGE = 25_000
 _ID_LENGTH = 32
 
 
-class RestStore(Store):
+class RestStore(RestModels, Store):
     """The store at the address ``root``. Nothing is asked of the server before the first call."""
 
     def __init__(self, url: str) -> None:
@@ -324,7 +325,7 @@ class RestStore(Store):
         page_token: Optional[str] = None,
     ) -> Page[Run]:
         self.absorb()
-        ids = self._all_experiments() if experiment_ids is None else [str(item) for item in experiment_ids]
+        ids = self.all_experiments() if experiment_ids is None else [str(item) for item in experiment_ids]
         body = _search(filter_string, order_by, max_results, page_token)
         body.update(experiment_ids=ids, run_view_type=view_type)
         found = self._post("runs/search", body) if ids else {}
@@ -372,7 +373,7 @@ class RestStore(Store):
 
     def counts(self) -> Dict[str, int]:
         """How many experiments there are; a server does not tell of the rest."""
-        return {"experiments": len(self._all_experiments())}
+        return {"experiments": len(self.all_experiments())}
 
     def rejected_lines(self, limit: int = 20) -> List[Dict[str, Any]]:
         """What the server refused of that which was sent from here."""
@@ -399,7 +400,8 @@ class RestStore(Store):
             return None
         return wire.experiment_from(found["experiment"])
 
-    def _all_experiments(self) -> List[str]:
+    def all_experiments(self) -> List[str]:
+        """The ids of all experiments, deleted ones too."""
         ids: List[str] = []
         token = None
         while True:
