@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from mlcli import rules
-from mlcli.artifacts import LocalArtifacts, open_artifacts
+from mlcli.artifacts import LocalArtifacts, open_artifacts, parse_runs_uri
 from mlcli.entities import Experiment, RunInfo
 from mlcli.errors import InvalidInput, NotFound
 from mlcli.store import Store
@@ -67,11 +67,16 @@ class Places:
         return str(row[0])
 
     def private(self, store: Store, uri: str) -> str:
-        """The folder or file on disk that a URI for clients means; other URIs stay as they are."""
-        if not uri.startswith(SCHEME):
+        """The folder on disk that the location of a model version means."""
+        if uri.startswith("runs:/"):
+            run_id, path = parse_runs_uri(uri)
+            return open_artifacts(store.artifact_root(run_id)).path(path)
+        if uri.startswith(SCHEME):
+            artifacts, path = self.locate(store, uri[len(SCHEME) :].lstrip("/"))
+            return artifacts.path(path)
+        if uri.startswith("/"):
             return uri
-        artifacts, path = self.locate(store, uri[len(SCHEME) :].lstrip("/"))
-        return artifacts.path(path)
+        raise InvalidInput("the files of this model version are not on this server")
 
     def locate(self, store: Store, path: str) -> tuple[LocalArtifacts, str]:
         """The artifacts of an experiment and the path below them that a path of the proxy means."""
