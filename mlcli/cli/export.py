@@ -8,7 +8,7 @@ import typer
 
 from mlcli.cli import options, render
 from mlcli.errors import InvalidInput, NotFound
-from mlcli.store import Store, open_store
+from mlcli.store import Store, is_remote, open_store
 from mlcli.transfer import bundle
 from mlcli.transfer.ours import OurStore
 from mlcli.transfer.records import Trouble
@@ -44,7 +44,7 @@ def export(
         raise InvalidInput("say where to: a file or a server", hint="-o runs.mlcli.zip, or --to http://host:5000")
     troubles: list[Trouble] = []
     with open_store(create=False) as store:
-        if not isinstance(store, Store):
+        if is_remote(store.root):
             raise InvalidInput(
                 "an export is made where the store is, not from a server",
                 hint="`mlcli import http://...` brings the runs here first",

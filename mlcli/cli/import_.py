@@ -8,7 +8,7 @@ import typer
 
 from mlcli.cli import options, render
 from mlcli.errors import InvalidInput
-from mlcli.store import Store, open_store, store_root
+from mlcli.store import is_remote, open_store, store_root
 from mlcli.transfer.into import Report, Wishes, bring
 from mlcli.transfer.sources import open_sources
 
@@ -54,7 +54,7 @@ def import_(
     sources = open_sources(source, root)
     try:
         with open_store(create=not dry_run) as store:
-            if not isinstance(store, Store):
+            if is_remote(store.root):
                 raise InvalidInput(
                     "an import goes into a store of this machine, not into a server",
                     hint="import into a folder with --tracking-uri, then send it with `mlcli export --to http://...`",

@@ -6,7 +6,6 @@ date. Files come before the record of their run, so an import that was killed go
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
