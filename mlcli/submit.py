@@ -82,6 +82,7 @@ def run(
     env_manager: Optional[str] = None,
     build_image: bool = False,
     docker_auth: Optional[Mapping[str, str]] = None,
+    parent_run_id: Optional[str] = None,
 ) -> SubmittedRun:
     """Run a project as `mlcli run` does; raises RunFailed when it does not end well.
 
@@ -104,7 +105,7 @@ def run(
         "--env-manager": env_manager,
         "--run-id": run_id,
         "--new-run-id": None if run_id else new_run_id,
-        "--parent-run-id": _active_run_id(),
+        "--parent-run-id": parent_run_id or _active_run_id(),
     }
     argv = [*_command(), "run"]
     for name, value in options.items():

@@ -1,0 +1,43 @@
+"""Environments with the real MLflow, one for each version that counts, built by uv once and kept between test runs."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+_ROOT = Path(os.path.expanduser("~")) / ".cache" / "mlcli-tests"
+_COMMON = ["matplotlib", "pillow"]
+# MLflow 2.10 needs these beside it today: SQLAlchemy 2.1, setuptools 81, NumPy 2 and pandas 3 came after it.
+_OF_ITS_TIME = ["sqlalchemy<2.1", "setuptools<81", "numpy<2", "scikit-learn==1.4.0", "pandas<3"]
+
+PYTHONS = {
+    "newest": ["mlflow>=3", "scikit-learn"],
+    "2.22": ["mlflow==2.22.*", "sqlalchemy<2.1", "setuptools<81", "scikit-learn<1.8", "pandas<3"],
+    "2.10.0": ["mlflow==2.10.0", *_OF_ITS_TIME],
+}
+
+
+def python_with(version: str) -> Path:
+    """The interpreter of the environment with that MLflow; built now if it is not there."""
+    wanted = [*PYTHONS[version], *_COMMON]
+    key = hashlib.sha256("\n".join(wanted).encode()).hexdigest()[:8]
+    folder = _ROOT / f"mlflow-{version}-{key}"
+    done = folder / "complete"
+    _ROOT.mkdir(parents=True, exist_ok=True)
+    with (_ROOT / f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the workers of one test run build it once
+        if not done.exists():
+            uv = [sys.executable, "-m", "uv"]
+            _call([*uv, "venv", "--quiet", "--clear", "--python", "3.11", str(folder)])
+            _call([*uv, "pip", "install", "--quiet", "--python", str(folder / "bin" / "python"), *wanted])
+            done.touch()
+    return folder / "bin" / "python"
+
+
+def _call(command: list[str]) -> None:
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
