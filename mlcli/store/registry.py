@@ -365,10 +365,12 @@ class Registry(LoggedModels):
             return storage, run_id, model_id or of_model
         if source.kind == "local":
             return self._inside(source, run_id, model_id), run_id, model_id
-        if source.kind == "run files" and self._exists("runs", "run_id", source.name):
-            return f"{_RUN_FILES}{source.name}/{source.path}", run_id, model_id
-        if source.kind == "model files" and self._exists("logged_models", "model_id", source.name):
-            return f"{_MODEL_FILES}{source.name}/{source.path}", run_id, model_id
+        if source.kind in ("run files", "model files"):
+            of_run = source.kind == "run files"
+            owner = ("runs", "run_id") if of_run else ("logged_models", "model_id")
+            if not self._exists(*owner, source.name):
+                raise sources.refused(source.text)
+            return f"{_RUN_FILES if of_run else _MODEL_FILES}{source.name}/{source.path}", run_id, model_id
         return source.text, run_id, model_id
 
     def _storage_of_version(self, source: sources.Source) -> Tuple[str, str]:

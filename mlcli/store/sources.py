@@ -120,11 +120,12 @@ def _remote(text: str, scheme: str, rest: str) -> Source:
     if (not host and scheme not in _MAY_LACK_HOST) or (at and ":" in user) or (not host and not path.startswith("/")):
         raise refused(text)
     if scheme == "mlflow-artifacts" and not host:
-        # Ours: a server's name for the artifacts of a run. Kept by run, it stays right when the store moves.
+        # A server's name for the artifacts of a run, and of nothing else. Kept by run, it stays right when the store moves.
         for kind, pattern in (("model files", _OF_MODEL), ("run files", _OF_RUN)):
             found = pattern.match(path)
             if found:
                 return Source(kind, text, name=found[1], path=rules.artifact_path(found[2] or ""))
+        raise refused(text)
     return Source("remote", text)
 
 
