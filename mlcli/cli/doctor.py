@@ -21,7 +21,7 @@ from mlcli.cli.boundary import did_you_mean
 from mlcli.envs import kept
 from mlcli.envs.python import Known
 from mlcli.errors import MlcliError
-from mlcli.store import DATABASE, is_remote, open_store, store_root
+from mlcli.store import DATABASE, is_database, is_remote, open_store, store_root
 from mlcli.store.database import on_network_folder
 
 if TYPE_CHECKING:
@@ -148,6 +148,9 @@ def _settings(ills: list[Illness]) -> dict[str, dict[str, str | None]]:
 
 
 def _store(ills: list[Illness]) -> dict[str, object]:
+    address = config.tracking_uri().value or ""
+    if is_database(address):
+        return _database(config.masked(address), ills)
     try:
         root = store_root()
     except MlcliError as error:
@@ -172,6 +175,16 @@ def _store(ills: list[Illness]) -> dict[str, object]:
         ills.append(Illness(str(error), error.hint))
         result["state"] = "cannot be opened"
     return result
+
+
+def _database(name: str | None, ills: list[Illness]) -> dict[str, object]:
+    """What a store says of itself whose records are in a database server."""
+    try:
+        with open_store(create=False) as store:
+            return {"database": name, "folder": store.root, **_opened(store, ills)}
+    except MlcliError as error:
+        ills.append(Illness(str(error), error.hint))
+        return {"database": name, "state": "cannot be opened"}
 
 
 def _server(root: str, ills: list[Illness]) -> dict[str, object]:

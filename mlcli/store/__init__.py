@@ -56,7 +56,7 @@ def open_store(uri: Optional[str] = None, *, create: bool = True, artifact_root:
         from mlcli.store.rest import RestStore
 
         return RestStore(address)
-    if address.partition("://")[0] in _POSTGRES:
+    if is_database(address):
         store = _open_postgres(address, create, artifact_root)
     else:
         store = _open_folder(store_root(uri), create)
@@ -141,6 +141,13 @@ def folder_of(root: str) -> str:
     return root
 
 
+def files_folder(root: str, run_id: str) -> str:
+    """Where files of a run wait for the server ``root`` that is away."""
+    from mlcli.store import spool
+
+    return spool.files_folder(root, run_id)
+
+
 def settle(root: str) -> bool:
     """Wait, for a bounded time, until a server has what was logged; False when it is away."""
     if is_remote(root):
@@ -148,6 +155,11 @@ def settle(root: str) -> bool:
 
         return spool.settle(root)
     return True
+
+
+def is_database(uri: str) -> bool:
+    """Whether ``uri`` is the address of a database that keeps the records of a store."""
+    return uri.partition("://")[0] in _POSTGRES
 
 
 def is_remote(root: str) -> bool:

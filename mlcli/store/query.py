@@ -32,7 +32,8 @@ _TAKEN_PER_READ = 3  # ... and three times reading and sorting everything
 _UNCOUNTED = 4  # a condition that no index can count is taken to let one run of four pass
 _MOST_COUNTS = 32  # a filter of more conditions than this is not worth asking about
 _OPEN = ", ".join(f"'{status}'" for status in (RunStatus.RUNNING, RunStatus.SCHEDULED))
-_SHORT_TAG = 200  # characters of a tag that its index of values holds
+_SHORT = 200  # characters of a param or tag that its index of values holds
+_TEXTS = ("param", "tag")
 _CONTEXT = "mlflow.data.context"
 _PROMPT = "mlflow.prompt.is_prompt"
 
@@ -579,9 +580,10 @@ class _RunSearch:
         """Whether an index has the order that is asked for."""
         if self.first.entity == "attribute":
             return self.first.key == "start_time" and bool(self.stage)
-        if self.first.entity != "tag":
+        if self.first.entity not in _TEXTS:
             return True
-        long_one = f"SELECT 1 FROM tags x WHERE x.key = {self.text.bind(self.first.key)} AND {_is_long('x')}"
+        table = _RUNS.tables[self.first.entity]
+        long_one = f"SELECT 1 FROM {table} x WHERE x.key = {self.text.bind(self.first.key)} AND {_is_long('x')}"
         return not _count(fetch, long_one, self.text.params, 1)
 
     def walk(self, listed: Mapping[Optional[Node], str]) -> List[str]:
@@ -618,7 +620,7 @@ class _RunSearch:
         where = [f"v.key = {self.text.bind(term.key)}"]
         if nan is not None:
             where.append(f"v.is_nan = {nan}")
-        if term.entity == "tag":
+        if term.entity in _TEXTS:
             where.append(f"{_is_short('v')}")
         for test in own:
             where += self.text.value_tests(test, "v")
@@ -664,9 +666,9 @@ class _RunSearch:
             return None
         if test.entity != "attribute":
             source, owner, where = self.text.rows(test)
-            if test.entity == "tag" and test.operator != "IS NOT NULL":
-                values = test.value if isinstance(test.value, tuple) else (test.value,)
-                lengths = {len(str(value)) > _SHORT_TAG for value in values}
+            values = test.value if isinstance(test.value, tuple) else (test.value,)
+            if test.entity in _TEXTS and test.operator != "IS NOT NULL" and isinstance(values[0], str):
+                lengths = {len(str(value)) > _SHORT for value in values}
                 if len(lengths) > 1:
                     return None
                 where.append(_is_long("x") if lengths.pop() else f"{_is_short('x')}")
@@ -692,12 +694,12 @@ class _RunSearch:
 
 
 def _is_long(alias: str) -> str:
-    """The words of the partial indexes of tags."""
-    return f"length({alias}.value) > {_SHORT_TAG}"
+    """The words of the partial indexes of params and tags."""
+    return f"length({alias}.value) > {_SHORT}"
 
 
 def _is_short(alias: str) -> str:
-    return f"length({alias}.value) <= {_SHORT_TAG}"
+    return f"length({alias}.value) <= {_SHORT}"
 
 
 def _nan_phases(term: OrderTerm, own: Sequence[Comparison]) -> Tuple[Optional[int], ...]:
