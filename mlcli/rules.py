@@ -26,6 +26,7 @@ MAX_INT64 = 2**63 - 1
 
 _KEY = re.compile(r"[\w/.\- :]+\Z")
 _RUN_ID = re.compile(r"[a-zA-Z0-9][\w\-]{0,255}\Z")
+_DRIVE = re.compile(r"(?:\A|/)[A-Za-z]:")  # wherever it stands: joined to a folder of Windows, it leaves it
 _ALIAS = re.compile(r"[A-Za-z0-9_\-]+\Z")
 # Control characters, and the characters that reorder or hide text on a screen.
 _INVISIBLE = re.compile("[\x00-\x1f\x7f\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
@@ -152,7 +153,9 @@ def run_name(value: object) -> str:
 def model_name(value: object) -> str:
     """The name of a registered model: what can stand in ``models:/<name>/1``."""
     result = _name(value, "a model name")
-    if result in (".", "..") or any(char in form for form in (result, percent_decoded(result)) for char in "/:\\"):
+    if percent_decoded(result) in (".", "..") or any(
+        char in form for form in (result, percent_decoded(result)) for char in "/:\\"
+    ):
         raise InvalidInput(f"the model name {result!r} cannot stand in models:/<name>/<version>", hint="no / : or \\")
     return result
 
@@ -217,7 +220,7 @@ def artifact_path(value: object) -> str:
     decoded = percent_decoded(value)
     for form in (value, decoded):
         parts = form.split("/")
-        if form.startswith("/") or "\\" in form or "\0" in form or ".." in parts or re.match(r"[A-Za-z]:", form):
+        if form.startswith("/") or "\\" in form or "\0" in form or ".." in parts or _DRIVE.search(form):
             raise InvalidInput(
                 f"the artifact path {value!r} leaves the artifact root", hint="use a relative path with forward slashes"
             )

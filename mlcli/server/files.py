@@ -6,6 +6,7 @@ its name when it is whole.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -18,7 +19,7 @@ from urllib.parse import quote
 from mlcli import rules, wire
 from mlcli.artifacts import TEMPORARY, LocalArtifacts, open_artifacts
 from mlcli.entities import FileInfo
-from mlcli.errors import InvalidInput, NotFound, StoreUnavailable
+from mlcli.errors import InvalidInput, MlcliError, NotFound, StoreUnavailable
 from mlcli.server.call import Call
 from mlcli.server.http import Gone, Receive, Refused, Send, answer, answer_json, next_part
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 CHUNK = 1024 * 1024
+_ABOUT_NAMES = frozenset((errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.EINVAL))
 _RANGE = re.compile(rb"bytes=(\d{0,18})-(\d{0,18})\Z")
 
 
@@ -53,8 +55,10 @@ def _listed(artifacts: LocalArtifacts, path: str) -> list[FileInfo]:
     name = rules.artifact_path(path)
     try:
         return [item for item in artifacts.list(name) if item.path != name]
-    except NotFound:
+    except (NotFound, NotADirectoryError):
         return []
+    except OSError as error:
+        raise InvalidInput(f"the artifact path {path[:200]!r} cannot be read: {error.strerror}") from error
 
 
 async def delete(request: Request, _receive: Receive, send: Send) -> None:
@@ -201,11 +205,16 @@ async def upload(request: Request, receive: Receive, send: Send) -> None:
     workers = request.server.workers
     artifacts, below = await workers.read(lambda store: request.server.places.locate(store, path), quick=True)
     expected = request.content_length
+    if below.endswith("/artifacts"):
+        raise InvalidInput(f"the artifact path {path!r} names no file")
     waiting, more = await next_part(receive)
-    if not more:
-        await workers.aside(artifacts.put_bytes, waiting, below)
-    else:
-        await _upload_long(workers.aside, artifacts, below, waiting, receive, expected)
+    try:
+        if not more:
+            await workers.aside(artifacts.put_bytes, waiting, below)
+        else:
+            await _upload_long(workers.aside, artifacts, below, waiting, receive, expected)
+    except MlcliError as error:
+        raise _judged(error, path) from error
     await answer(send, 200, b"", [(b"x-content-type-options", b"nosniff")])
 
 
@@ -236,6 +245,16 @@ async def _upload_long(
             raise
     else:
         await aside(writing.__exit__, None, None, None)
+
+
+def _judged(error: MlcliError, path: str) -> MlcliError:
+    """What the disk refused: the client's fault where it is about the name, else ours."""
+    cause = error.__cause__
+    if not isinstance(cause, OSError):
+        return error
+    if cause.errno in _ABOUT_NAMES:
+        return InvalidInput(f"the artifact {path[:200]!r} cannot be written: {cause.strerror}")
+    return StoreUnavailable(f"the artifact {path[:200]!r} cannot be written: {cause.strerror}")
 
 
 def _write_all(file: Any, block: bytes) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from mlcli.errors import InvalidInput, InvalidState, MlcliError, StoreUnavailable
+from mlcli.server.schema import Constant
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -131,7 +132,7 @@ def parse_json(body: bytes) -> dict[str, Any]:
     if not body:
         return {}
     try:
-        found = json.loads(body.decode("utf-8"), object_pairs_hook=_object, parse_constant=str)
+        found = json.loads(body.decode("utf-8"), object_pairs_hook=_object, parse_constant=Constant)
     except (ValueError, RecursionError) as error:
         if isinstance(error, _Twice):
             raise Refused(400, "BAD_REQUEST", f"the body names {str(error)[:100]!r} twice") from None

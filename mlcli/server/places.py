@@ -81,6 +81,8 @@ class Places:
     def locate(self, store: Store, path: str) -> tuple[LocalArtifacts, str]:
         """The artifacts of an experiment and the path below them that a path of the proxy means."""
         name = rules.artifact_path(path)
+        if "//" in path:
+            raise InvalidInput(f"the artifact path {path!r} is not a plain relative path")
         experiment, _, rest = name.partition("/")
         if not experiment:
             raise InvalidInput("the artifact path names no experiment", hint="<experiment>/<run>/artifacts/<path>")

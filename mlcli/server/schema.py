@@ -17,6 +17,10 @@ _MAX_INT64 = 2**63 - 1
 _WHOLE = re.compile(r"-?[0-9]{1,19}\Z")
 
 
+class Constant(float):
+    """NaN or an infinity that was written as such; a plain infinite float is a number that was too large."""
+
+
 class Field(NamedTuple):
     """One field of a request. ``kind`` is string, int64, number or boolean, or the fields of an object."""
 
@@ -109,6 +113,8 @@ def _whole(_field: Field, value: Any, where: str) -> int:
 def _number(_field: Field, value: Any, where: str) -> float:
     if type(value) is float and value - value == 0.0:
         return value
+    if isinstance(value, Constant):
+        return float(value)
     try:
         if isinstance(value, (int, str)) and not isinstance(value, bool):
             result = float(value)
