@@ -20,6 +20,8 @@ from mlflow_environments import PYTHONS, python_with
 from mlcli import bridge
 from mlcli.envs import Env
 
+EXAMPLE = Path(__file__).parents[1] / "example_projects" / "tutorial_mlflow"
+
 
 class Recorded(NamedTuple):
     """What a run left behind: the runs of the store by name, and what was printed."""
@@ -390,3 +392,49 @@ def test_nothing_is_served_to_an_environment_without_mlflow(mlcli, tmp_path: Pat
     said = mlcli("run", tmp_path / "train.py", "--env-manager=local").stdout
     assert said.startswith("file:///")
     assert said.split()[1] == "False"
+
+
+# -- environments that mlcli builds
+
+
+@pytest.mark.slow
+@pytest.mark.network
+@pytest.mark.parametrize("entry", ["main", "autolog"])
+def test_the_tutorial_for_mlflow_as_it_was_written(mlcli, entry: str) -> None:
+    done = mlcli("run", EXAMPLE, "-e", entry, check=None, timeout=600)
+    if done.returncode == 5 and "3.9" in done.stderr and "installing" not in done.stderr:
+        pytest.skip("needs a Python 3.9 (pyenv install 3.9, or uv python install 3.9)")
+    assert done.returncode == 0, done.stderr
+    (found,) = json.loads(mlcli("runs", "list", "--json").stdout)
+    assert found["info"]["status"] == "FINISHED"
+    assert found["data"]["params"]["penalty"] == "elasticnet"
+    assert found["data"]["params"]["l1_ratio"] == "0.1"
+    if entry == "autolog":
+        assert 0 < found["data"]["metrics"]["training_score"] <= 1
+        assert "training_confusion_matrix.png" in _artifacts(found)
+    else:
+        assert 0 < float(found["data"]["params"]["score"]) <= 1
+    assert {"model/MLmodel", "model/model.pkl", "environment/requirements.txt"} <= _artifacts(found)
+    root = Path(found["info"]["artifact_uri"])
+    assert "mlflow==2.10.0" in (root / "environment" / "requirements.txt").read_text()
+    assert "mlcli" not in (root / "model" / "requirements.txt").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.network
+@pytest.mark.parametrize("manager", ["virtualenv", "uv"])
+@pytest.mark.parametrize(("pin", "version"), [("mlflow==2.22.*", "2.22."), ("mlflow>=3", "3.")])
+def test_mlflow_pinned_by_a_project_logs_here_from_an_environment_of_its_own(
+    mlcli, tmp_path: Path, manager: str, pin: str, version: str
+) -> None:
+    (tmp_path / "MLproject").write_text(
+        'name: p\npython_env: env.yaml\nentry_points:\n  main: {command: "python train.py"}\n'
+    )
+    (tmp_path / "env.yaml").write_text(
+        f"python: '3.11'\nbuild_dependencies: [pip, 'setuptools<81']\ndependencies: ['{pin}', 'sqlalchemy<2.1']\n"
+    )
+    (tmp_path / "train.py").write_text("import mlflow\nmlflow.log_param('version', mlflow.__version__)\n")
+    mlcli("run", tmp_path, "--env-manager", manager, timeout=600)
+    (found,) = json.loads(mlcli("runs", "list", "--json").stdout)
+    assert found["data"]["params"]["version"].startswith(version)
+    assert found["info"]["status"] == "FINISHED"
