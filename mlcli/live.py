@@ -10,8 +10,8 @@ from weakref import WeakSet
 from mlcli import content, context, journal, rights, rules
 from mlcli.artifacts import LocalArtifacts, open_artifacts
 from mlcli.entities import Dataset, LifecycleStage, Run, RunData, RunInfo, RunInputs, RunStatus
-from mlcli.errors import InvalidInput, InvalidState
-from mlcli.store import folder_of, open_store, settle, writer
+from mlcli.errors import InvalidInput, InvalidState, StoreUnavailable
+from mlcli.store import files_folder, folder_of, is_remote, open_store, settle, writer
 
 
 class LiveRun:
@@ -54,6 +54,12 @@ class LiveRun:
     @property
     def artifacts(self) -> LocalArtifacts:
         if self._artifacts is None:
+            try:
+                self.info  # noqa: B018 - reads it
+            except StoreUnavailable:
+                if not is_remote(self.root):
+                    raise
+                return LocalArtifacts(files_folder(self.root, self.run_id))  # `mlcli sync` sends them
             self._artifacts = open_artifacts(self.info.artifact_uri, store=self.root, run_id=self.run_id)
         return self._artifacts
 
