@@ -12,6 +12,7 @@ from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Seq
 from mlcli.entities import DatasetInput, LifecycleStage
 from mlcli.store.absorb import Writes, number
 from mlcli.store.database import Database
+from mlcli.store.records import NEXT_EXPERIMENT
 
 _KEYS_AT_ONCE = 500
 
@@ -109,10 +110,6 @@ def add_experiment(
         )
     add_experiment_tags(database, key, tags)
     return key
-
-
-# MLflow's file store gives ids of 18 digits; counting goes on below them.
-NEXT_EXPERIMENT = "(SELECT COALESCE(MAX(id), 0) + 1 FROM experiments WHERE id < 1000000000000)"
 
 
 def add_experiment_tags(database: Database, experiment: int, tags: Mapping[str, str]) -> None:

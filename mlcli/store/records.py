@@ -10,6 +10,8 @@ from mlcli.store.absorb import absorb
 from mlcli.store.database import Database
 
 MAX_PAGE = 50_000
+# An import may bring ids of 18 digits, which MLflow's file store gives; counting goes on below them.
+NEXT_EXPERIMENT = "(SELECT COALESCE(MAX(id), 0) + 1 FROM experiments WHERE id < 1000000000000)"
 KEYS_AT_ONCE = 500  # SQLite of old allows 999 parameters in a statement
 
 Pairs = Union[Mapping[str, Any], Iterable[Tuple[str, Any]]]

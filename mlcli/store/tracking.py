@@ -34,7 +34,7 @@ from mlcli.entities import (
 from mlcli.errors import AlreadyExists, InvalidInput, InvalidState, NotFound, StoreUnavailable
 from mlcli.store import query
 from mlcli.store.absorb import Writes, set_tag
-from mlcli.store.records import KEYS_AT_ONCE, Pairs, experiment_key, grouped, no_experiment, pairs
+from mlcli.store.records import KEYS_AT_ONCE, NEXT_EXPERIMENT, Pairs, experiment_key, grouped, no_experiment, pairs
 from mlcli.store.registry import Registry
 
 _RUN_COLUMNS = (
@@ -77,8 +77,8 @@ class Store(Registry):
                 )
             now = journal.now()
             key = self.database.insert(
-                "INSERT INTO experiments (name, artifact_location, creation_time, last_update_time)"
-                " VALUES (:name, :location, :now, :now)",
+                "INSERT INTO experiments (id, name, artifact_location, creation_time, last_update_time)"
+                f" VALUES ({NEXT_EXPERIMENT}, :name, :location, :now, :now)",
                 {"name": name, "location": location, "now": now},
             )
             for tag, value in pairs(tags):

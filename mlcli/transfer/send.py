@@ -34,6 +34,7 @@ MODEL_ID = "mlcli.exported.model_id"
 VERSION = "mlcli.exported.version"
 WHOLE = "mlcli.exported.whole"
 PARENT = "mlflow.parentRunId"
+MAX_GAP = 1000  # deleted versions in a row whose numbers are worth keeping
 
 
 def send(
@@ -169,17 +170,25 @@ class _Sending:
 
     def registered(self, record: RegisteredRecord) -> None:
         what = f"registered model {record.name}"
+        new = False
         try:
             self.store.get_registered_model(record.name)
         except NotFound:
             self.store.create_registered_model(record.name, record.tags, record.description or None)
+            new = True
         there = {version.tags.get(VERSION): version.version for version in versions_of(self.store, record.name)}
         numbers: dict[int, str] = {}
+        given = 0
         for version in sorted(record.versions, key=lambda version: version.version):
             if version.stage == "Deleted_Internal":
                 continue
             mark = f"{version.version}/{version.creation_time}"
             if mark not in there:
+                if new:  # numbers of deleted versions are given and taken back, so that the others keep theirs
+                    for _ in range(min(version.version - given - 1, MAX_GAP)):
+                        gone = self.store.create_model_version(record.name, version.source, tags={VERSION: "deleted"})
+                        self.store.delete_model_version(record.name, gone.version)
+                    given = version.version
                 there[mark] = self._version(record.name, version, mark)
                 self.counts["model_versions"] += 1
                 if there[mark] != str(version.version):
