@@ -468,8 +468,8 @@ def test_programs_started_from_here_use_the_same_store_and_experiment(tmp_path: 
     assert mlcli.get_tracking_uri() == str(tmp_path / "other")
 
 
-@pytest.mark.parametrize("uri", ["http://localhost:5000", "https://u:secret@h", "sqlite:///mlflow.db", "databricks:x"])
-def test_a_store_that_is_no_folder_is_refused_with_what_to_do(uri: str) -> None:
+@pytest.mark.parametrize("uri", ["mysql://u:secret@h/db", "sqlite:///mlflow.db", "databricks:x"])
+def test_a_store_that_is_neither_folder_nor_server_is_refused_with_what_to_do(uri: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         mlcli.set_tracking_uri(uri)
     assert "folder" in caught.value.hint

@@ -40,7 +40,7 @@ MODULES = {"import": "import_"}
 OPTIONS = {
     "-q, --quiet": "Say nothing but the data and errors.",
     "-v, --verbose": "Say more (after a command: --verbose).",
-    "--tracking-uri URI": "The store: a folder or a server; else the nearest mlruns.",
+    "--tracking-uri URI": "A folder or a server; else the nearest mlruns.",
     "--debug": "Show the traceback of an error.",
     "--install-completion [SHELL]": "Set up the Tab key for this or that shell.",
     "--show-completion [SHELL]": "Print what that would set up.",
