@@ -359,6 +359,8 @@ class Sqlite:
             raise self._translate(error) from error
         except OverflowError as error:
             raise InvalidInput("a number has more than 64 bits") from error
+        except UnicodeEncodeError as error:
+            raise InvalidInput(f"a text is not valid: it has a lone surrogate at position {error.start}") from None
 
     def _translate(self, error: sqlite3.Error) -> MlcliError:
         text = str(error)

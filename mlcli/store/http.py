@@ -109,7 +109,9 @@ class Server:
 
         ``again`` tells that it does no harm to send it twice; ``patience`` how many seconds all of it may take.
         """
-        content = None if body is None else json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+        text = "" if body is None else json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+        # What is no text goes as it is: the server says so, as it does of any other fault.
+        content = None if body is None else text.encode(errors="surrogatepass")
         told = {"Accept": "application/json", **(headers or {})}
         if content is not None:
             told["Content-Type"] = "application/json"
@@ -450,7 +452,9 @@ def login_variables(url: str) -> Dict[str, str]:
 
 
 def _query(pairs: Sequence[Tuple[str, object]]) -> str:
-    text = "&".join(f"{quote(name, safe='')}={quote(str(value), safe='')}" for name, value in pairs)
+    text = "&".join(
+        f"{quote(name, safe='')}={quote(str(value), safe='', errors='surrogatepass')}" for name, value in pairs
+    )
     return f"?{text}" if text else ""
 
 

@@ -197,7 +197,7 @@ class RestModels:
         self._ask("PATCH", f"{_path(model_id)}/tags", {"tags": _tags(tags)})
 
     def delete_logged_model_tag(self, model_id: str, key: str) -> None:
-        self._ask("DELETE", f"{_path(model_id)}/tags/{quote(key, safe='')}", None)
+        self._ask("DELETE", f"{_path(model_id)}/tags/{quote(key, safe='', errors='surrogatepass')}", None)
 
     def log_logged_model_params(self, model_id: str, params: Pairs) -> None:
         self._ask("POST", f"{_path(model_id)}/params", {"params": _tags(params)})
@@ -257,7 +257,7 @@ class RestModels:
 
 
 def _path(model_id: str) -> str:
-    return f"logged-models/{quote(model_id, safe='')}"
+    return f"logged-models/{quote(model_id, safe='', errors='surrogatepass')}"
 
 
 def _tags(given: Optional[Pairs]) -> List[Dict[str, str]]:
