@@ -419,3 +419,14 @@ def hung_up(sock: socket.socket) -> bool:
         return sock.recv(1) == b""
     except ConnectionResetError:
         return True
+
+
+@pytest.mark.parametrize(
+    "sent", [b"\x16\x03\x01\x02\x00", b"GET\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n"]
+)
+def test_what_is_not_http_is_told_so_in_json(root, sent):
+    with serving(root) as (client, _), socket.create_connection(("127.0.0.1", client.port), timeout=10) as sock:
+        sock.sendall(sent)
+        head, _, body = sock.recv(65536).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400")
+        assert json.loads(body)["error_code"] == "BAD_REQUEST"

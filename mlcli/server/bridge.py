@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hmac
 import json
@@ -12,11 +11,10 @@ import sys
 import threading
 from typing import TYPE_CHECKING, cast
 
-import uvicorn
-
 from mlcli.entities import RunStatus
 from mlcli.server.adopt import AdoptingStore, Adoption, close_left_open
 from mlcli.server.app import make_app
+from mlcli.server.run import Running
 from mlcli.server.security import ANYBODY, Auth, Identity
 from mlcli.store import Store, open_store
 
@@ -70,22 +68,13 @@ class _Heard:
 def main() -> None:
     settings = json.loads(sys.argv[1])
     adoption = Adoption(settings["run_id"])
-    listener = socket.socket(fileno=settings["socket"])
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=settings["socket"])
 
     def adopting() -> Store:
         return cast("Store", AdoptingStore(open_store(settings["store"]), adoption))
 
     app = make_app(adopting, auth=OneChild(os.environ), port=listener.getsockname()[1])
-    server = uvicorn.Server(
-        uvicorn.Config(
-            _Heard(app, settings["told"]),
-            lifespan="off",
-            log_level="error",
-            access_log=False,
-            ws="none",
-            timeout_graceful_shutdown=10,
-        )
-    )
+    server = Running(_Heard(app, settings["told"]))
     status: list[bytes] = []
 
     def watch() -> None:
@@ -94,7 +83,7 @@ def main() -> None:
         server.should_exit = True
 
     threading.Thread(target=watch, daemon=True).start()
-    asyncio.run(server.serve(sockets=[listener]))
+    server.run(sockets=[listener])
     app.close()
     said = b"".join(status).decode()
     with open_store(settings["store"]) as store:

@@ -22,6 +22,11 @@ KEEP_ALIVE = 75  # seconds between two requests of one connection
 DRAIN = 10  # seconds that requests under way have to end
 _MAX_FILES = 65_536
 BACKLOG = 1024
+_NOT_HTTP = (
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nx-content-type-options: nosniff\r\n"
+    b"content-length: 71\r\nconnection: close\r\n\r\n"
+    b'{"error_code":"BAD_REQUEST","message":"the request is not proper HTTP"}'
+)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -144,6 +149,12 @@ def _protocol() -> type[asyncio.Protocol]:
                 self._guard.cancel()
                 self._guard = None
             super().connection_lost(exc)
+
+        def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - one sentence fits all
+            """Say in JSON, as everything else is said, that this is not HTTP."""
+            if not self.transport.is_closing():
+                self.transport.write(_NOT_HTTP)
+                self.transport.close()
 
         def _watch(self) -> None:
             self._guard = self.loop.call_later(HEAD_PATIENCE, self._late)
