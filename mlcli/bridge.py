@@ -34,9 +34,6 @@ ELSEWHERE = "mlcli.mlflow.elsewhere"  # the tag in which the plugin tells where 
 _MLFLOW = re.compile(r"mlflow([_-]skinny)?-[^/]*\.(dist|egg)-info\Z", re.IGNORECASE)
 _SETTLE = 30.0  # seconds the server has to write down what has been sent
 
-# What the server needs beyond the standard library; the extra `server` brings it.
-NEEDED = ("starlette", "uvicorn")
-
 
 def has_mlflow(env: Env, environ: Mapping[str, str]) -> bool:
     """Whether MLflow is installed for the environment's Python: a look at folders, no process is started."""
@@ -84,13 +81,6 @@ def _pyvenv(prefix: str) -> dict[str, str] | None:
     return {key.strip().lower(): value.strip() for key, _, value in lines}
 
 
-def missing() -> list[str]:
-    """What this installation of mlcli lacks to serve anything."""
-    from importlib.util import find_spec
-
-    return [name for name in NEEDED if find_spec(name) is None]
-
-
 class Bridge:
     """A server for the child of one run; a context manager.
 
@@ -123,7 +113,8 @@ class Bridge:
         self.problem = self._close()
 
     def _start(self) -> None:
-        listener = socket.socket()
+        # The protocol is named: asyncio turns Nagle's algorithm off only where it is, and it costs 40 ms a request.
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             listener.bind((HOST, 0))
             listener.listen(128)
@@ -139,16 +130,12 @@ class Bridge:
                 "store": self._store,
                 "run_id": self._run_id,
             }
-            environ = {**os.environ, "MLCLI_BRIDGE_TOKEN": self.token, "PYTHONPATH": _package_folder()}
+            path = os.pathsep.join(part for part in (_package_folder(), os.environ.get("PYTHONPATH", "")) if part)
+            environ = {**os.environ, "MLCLI_BRIDGE_TOKEN": self.token, "PYTHONPATH": path}
             # A session of its own: ^C on the terminal is for the child first, which has something to write down then.
             self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-P" if sys.version_info >= (3, 11) else "-s",
-                    "-m",
-                    "mlcli.server.bridge",
-                    json.dumps(settings),
-                ],
+                [sys.executable, "-m", "mlcli.server.bridge", json.dumps(settings)],
+                cwd="/",  # a project's own modules are not to be found by ours
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._said,

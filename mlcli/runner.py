@@ -632,14 +632,6 @@ def _bridge(recorder: _Recorder, env: Env, listener: Listener) -> Iterator[bridg
     if env.manager == "docker" or is_remote(recorder.store.root) or not bridge.has_mlflow(env, os.environ):
         yield None
         return
-    lacking = bridge.missing()
-    if lacking:
-        listener.warn(
-            f"this environment has MLflow; what it logs is recorded here once mlcli has {' and '.join(lacking)}:"
-            " pip install 'mlcli[server]'"
-        )
-        yield None
-        return
     with bridge.Bridge(recorder.store.uri, recorder.run_id) as served:
         yield served
     if served.problem:
