@@ -212,7 +212,9 @@ class Postgres:
                 f"SET statement_timeout = {int(self.longest * 1000)};"
                 f"SET idle_in_transaction_session_timeout = {int(self.idle * 1000)};"
                 # What a search costs is asked of the indexes beforehand (query.py), with the values at hand.
-                "SET plan_cache_mode = force_custom_plan; SET jit = off; SET standard_conforming_strings = on"
+                "SET plan_cache_mode = force_custom_plan; SET jit = off; SET standard_conforming_strings = on;"
+                # Searches read little, from memory or a disk without a head to move.
+                "SET max_parallel_workers_per_gather = 0; SET random_page_cost = 1.1"
             )
             self._migrate(raw)
         except BaseException:

@@ -1,5 +1,7 @@
 """Search at 1,000, 10,000 and 100,000 runs: ``python tests/benchmarks/searches.py [sizes]`` prints medians in ms.
 
+``postgresql://...`` among the words is an empty database to fill and search instead of SQLite's, at one size.
+
 Each run has 5 params, 5 metrics and 3 tags. Timed is what a search does before its runs are read: parse, plan, page of keys.
 """
 
@@ -14,7 +16,7 @@ from pathlib import Path
 
 from mlcli.store import query
 from mlcli.store.absorb import number
-from mlcli.store.database import Sqlite
+from mlcli.store.database import Database, Sqlite
 
 TUTORIAL = "params.l1_ratio = '0.03' and metrics.training_score >= 0.65"
 SCORE = "metrics.training_score DESC"
@@ -59,7 +61,7 @@ CASES: dict[str, tuple[str, list[str], list[int] | None, int]] = {
 }
 
 
-def fill(database: Sqlite, count: int, now: int) -> None:
+def fill(database: Database, count: int, now: int) -> None:
     """Experiment 2 has a hundredth of the runs, 3 a tenth, 1 the rest; run ``k`` is one minute older than ``k + 1``."""
     dice = random.Random(5)
     runs, params, series, tags = [], [], [], []
@@ -107,7 +109,7 @@ def fill(database: Sqlite, count: int, now: int) -> None:
     database.optimize()
 
 
-def median(database: Sqlite, case: tuple[str, list[str], list[int] | None, int], now: int) -> float:
+def median(database: Database, case: tuple[str, list[str], list[int] | None, int], now: int) -> float:
     text, order, experiments, wanted = case
     view = "ALL" if wanted < 0 else "ACTIVE_ONLY"
     times = []
@@ -118,12 +120,20 @@ def median(database: Sqlite, case: tuple[str, list[str], list[int] | None, int],
     return statistics.median(times) * 1000
 
 
-def main(sizes: list[int]) -> None:
+def opened(address: str | None, folder: str) -> Database:
+    if address is None:
+        return Sqlite(str(Path(folder) / "mlcli.db"))
+    from mlcli.store.postgres import Postgres
+
+    return Postgres(address)
+
+
+def main(sizes: list[int], address: str | None = None) -> None:
     now = int(time.time() * 1000)
     columns = []
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
-            database = Sqlite(str(Path(folder) / "mlcli.db"))
+            database = opened(address, folder)
             try:
                 fill(database, size, now)
                 columns.append([median(database, case, now) for case in CASES.values()])
@@ -135,4 +145,6 @@ def main(sizes: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    main([int(size) for size in sys.argv[1:]] or [1000, 10_000, 100_000])
+    words = sys.argv[1:]
+    addresses = [word for word in words if "://" in word]
+    main([int(word) for word in words if word.isdigit()] or [1000, 10_000, 100_000], *addresses)
