@@ -85,9 +85,10 @@ def main() -> None:
     threading.Thread(target=watch, daemon=True).start()
     server.run(sockets=[listener])
     app.close()
-    said = b"".join(status).decode()
-    with open_store(settings["store"]) as store:
-        close_left_open(store, adoption, said if RunStatus.is_terminated(said) else RunStatus.KILLED)
+    if adoption.made:
+        said = b"".join(status).decode()
+        with open_store(settings["store"]) as store:
+            close_left_open(store, adoption, said if RunStatus.is_terminated(said) else RunStatus.KILLED)
 
 
 if __name__ == "__main__":
