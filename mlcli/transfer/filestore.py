@@ -173,6 +173,9 @@ class FileStore:
         datasets: Mapping[str, Dataset],
         tell: Tell,
     ) -> RunRecord:
+        missing = [name for name in ("status", "start_time") if name not in values]
+        if missing:  # MLflow writes this file in place: one of a run that was killed may be cut
+            raise InvalidInput(f"its meta.yaml lacks {missing[0]!r}: was it cut?")
         here = set(_folders(folder))
         params = _values(os.path.join(folder, "params"), tell) if "params" in here else {}
         tags = _values(os.path.join(folder, "tags"), tell) if "tags" in here else {}
@@ -196,7 +199,7 @@ class FileStore:
                 model_inputs.append(str(link.get("destination_id") or source))
         for name, link in _links(os.path.join(folder, "outputs"), run_id, tell) if "outputs" in here else ():
             outputs.append((str(link.get("destination_id") or name), int(link.get("step") or 0)))
-        status = values.get("status", 3)
+        status = values["status"]
         return RunRecord(
             str(values.get("run_id") or values.get("run_uuid") or run_id),
             experiment.experiment_id,
@@ -241,7 +244,7 @@ def meta(text: str) -> Mapping[str, Any]:
             found[key] = value
         else:
             return _yaml(text)
-    return found
+    return found or _yaml(text)
 
 
 _ODD = frozenset(("yes", "no", "on", "off", "y", "n", "true", "false", "null", ".nan", ".inf", "~"))

@@ -25,6 +25,7 @@ from mlcli.transfer.records import (
     Tell,
     Trouble,
     VersionRecord,
+    lasting_source,
 )
 
 RUNS_AT_ONCE = 500
@@ -514,7 +515,7 @@ def _whole_version(version: VersionRecord, tags: Mapping[str, str]) -> WholeVers
         version.user_id or "",
         _STAGES.get(version.stage.lower(), "None"),
         version.source,
-        _storage(version),
+        lasting_source(version),
         version.run_id or "",
         version.run_link or "",
         version.model_id or "",
@@ -522,17 +523,3 @@ def _whole_version(version: VersionRecord, tags: Mapping[str, str]) -> WholeVers
         version.status_message or "",
         tags,
     )
-
-
-def _storage(version: VersionRecord) -> str:
-    """Where the version's files are from now on: the run and the logged model keep their ids, so their own URIs hold."""
-    path = version.source.split("://", 1)[-1]
-    for folder, form in ((version.run_id, "runs:/{}"), (version.model_id, "models:/{}")):
-        mark = f"/{folder}/artifacts"
-        if folder and mark in path:
-            below = path.partition(mark)[2].strip("/")
-            return "/".join(filter(None, (form.format(folder), below)))
-    found = re.search(r"/models/(m-[0-9a-f]{32})/artifacts(?:/(.*))?$", path)
-    if found:
-        return "/".join(filter(None, (f"models:/{found[1]}", found[2])))
-    return version.source

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
@@ -122,3 +123,17 @@ class Source(Protocol):
     def registry(self, tell: Tell) -> Iterator[RegisteredRecord]: ...
 
     def close(self) -> None: ...
+
+
+def lasting_source(version: VersionRecord) -> str:
+    """Where the version's files are from now on: the run and the logged model keep their ids, so their own URIs hold."""
+    path = version.source.split("://", 1)[-1]
+    for folder, form in ((version.run_id, "runs:/{}"), (version.model_id, "models:/{}")):
+        mark = f"/{folder}/artifacts"
+        if folder and mark in path:
+            below = path.partition(mark)[2].strip("/")
+            return "/".join(filter(None, (form.format(folder), below)))
+    found = re.search(r"/models/(m-[0-9a-f]{32})/artifacts(?:/(.*))?$", path)
+    if found:
+        return "/".join(filter(None, (f"models:/{found[1]}", found[2])))
+    return version.source

@@ -11,7 +11,7 @@ from typing import cast
 
 from mlcli.artifacts import open_artifacts
 from mlcli.entities import LoggedModel, LoggedModelOutput, Metric, Param, RunTag
-from mlcli.errors import MlcliError, NotFound
+from mlcli.errors import MlcliError, NotFound, StoreUnavailable
 from mlcli.store.bulk import Points
 from mlcli.store.rest import RestStore, proxied
 from mlcli.store.served import ServedArtifacts
@@ -26,6 +26,7 @@ from mlcli.transfer.records import (
     Tell,
     Trouble,
     VersionRecord,
+    lasting_source,
 )
 from mlcli.transfer.server import all_runs, versions_of
 
@@ -60,7 +61,7 @@ def send(
                 try:
                     sending.run(run, experiment_id)
                 except MlcliError as error:
-                    if not isinstance(error, NotFound) and error.exit_code == 6:  # the server is away
+                    if error.exit_code == StoreUnavailable.exit_code:
                         raise
                     tell(Trouble(f"run {run.run_id}", error.message))
                 done += 1
@@ -69,7 +70,12 @@ def send(
             sending.models(experiment_id)
             sending.finish()
         for registered in source.registry(tell):
-            sending.registered(registered)
+            try:
+                sending.registered(registered)
+            except MlcliError as error:
+                if error.exit_code == StoreUnavailable.exit_code:
+                    raise
+                tell(Trouble(f"registered model {registered.name}", error.message))
         return sending.counts
 
 
@@ -186,8 +192,8 @@ class _Sending:
             if mark not in there:
                 if new:  # numbers of deleted versions are given and taken back, so that the others keep theirs
                     for _ in range(min(version.version - given - 1, MAX_GAP)):
-                        gone = self.store.create_model_version(record.name, version.source, tags={VERSION: "deleted"})
-                        self.store.delete_model_version(record.name, gone.version)
+                        gone = self._version(record.name, version, "deleted")
+                        self.store.delete_model_version(record.name, gone)
                     given = version.version
                 there[mark] = self._version(record.name, version, mark)
                 self.counts["model_versions"] += 1
@@ -199,7 +205,7 @@ class _Sending:
                 self.store.set_registered_model_alias(record.name, alias, numbers[number])
 
     def _version(self, name: str, version: VersionRecord, mark: str) -> str:
-        source = version.source
+        source = lasting_source(version)
         for old, new in ((version.run_id, self.run_ids), (version.model_id, self.model_ids)):
             if old and old in new:
                 source = source.replace(old, new[old])
