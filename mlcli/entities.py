@@ -98,6 +98,12 @@ class RunInfo(NamedTuple):
         return self.run_id
 
 
+class LatestMetrics(Dict[str, float]):
+    """The latest value of each metric; ``points`` has the same with time and step."""
+
+    points: Sequence[Metric] = ()
+
+
 class RunData(NamedTuple):
     """Latest value per metric (max by step, timestamp, value), params and tags."""
 

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterable, List, Mapping, Optional
+from typing import Any, Dict, List, Mapping
 
 from mlcli.entities import (
     Dataset,
@@ -91,33 +91,33 @@ def run_info(info: RunInfo, artifact_uri: str) -> Json:
     return result
 
 
-def run(item: Run, artifact_uri: str, metrics: Optional[Iterable[Metric]] = None) -> Json:
-    """The run; ``metrics`` are its latest points where they are known, else they are given without time and step."""
-    info, data, inputs = item[:3]
-    if metrics is None:
-        points = [
-            {"key": key, "value": number(value), "timestamp": info.start_time, "step": 0}
-            for key, value in data.metrics.items()
-        ]
-    else:
-        points = [metric(point) for point in metrics]
-    result = {
+def run(item: Run, artifact_uri: str) -> Json:
+    info, data, inputs, outputs = item
+    points = getattr(data.metrics, "points", None)
+    if points is None:
+        points = [Metric(key, value, info.start_time, 0) for key, value in data.metrics.items()]
+    known = {}
+    if points:
+        known["metrics"] = [metric(point) for point in points]
+    if data.params:
+        known["params"] = pairs(data.params)
+    if data.tags:
+        known["tags"] = pairs(data.tags)
+    return {
         "info": run_info(info, artifact_uri),
-        "data": filled(metrics=points, params=pairs(data.params), tags=pairs(data.tags)),
-        "inputs": filled(
-            dataset_inputs=[
-                filled(tags=pairs(given.tags), dataset=filled(**given.dataset._asdict()))
-                for given in inputs.dataset_inputs
-            ],
-            model_inputs=[{"model_id": item.model_id} for item in getattr(inputs, "model_inputs", ())],
-        ),
+        "data": known,
+        "inputs": _run_inputs(inputs) if inputs.dataset_inputs or inputs.model_inputs else {},
+        "outputs": filled(model_outputs=[output._asdict() for output in outputs.model_outputs]),
     }
-    outputs = [
-        filled(model_id=output.model_id, step=output.step)
-        for output in getattr(getattr(item, "outputs", None), "model_outputs", ())
-    ]
-    result["outputs"] = {"model_outputs": outputs} if outputs else {}
-    return result
+
+
+def _run_inputs(inputs: RunInputs) -> Json:
+    return filled(
+        dataset_inputs=[
+            filled(tags=pairs(given.tags), dataset=filled(**given.dataset._asdict())) for given in inputs.dataset_inputs
+        ],
+        model_inputs=[model._asdict() for model in inputs.model_inputs],
+    )
 
 
 def registered_model(item: RegisteredModel) -> Json:

@@ -165,7 +165,7 @@ def table() -> tuple[Route, ...]:
         Route("GET", f"{OWN}/users", ADMIN, system.list_users, quick=True),
         Route(
             "POST", f"{OWN}/journals/{{name}}", WRITE, runs.append_journal,
-            (_whole("position", required=True), _text("lines"), Field("closed", "boolean")),
+            (_whole("position", required=True), _text("lines"), Field("closed", "boolean"), _whole("time")),
         ),
     ]  # fmt: skip
     return tuple(route._replace(about=route.about or _about(route.handler)) for route in routes)

@@ -133,8 +133,7 @@ def get_run(call: Call) -> Json:
 
 
 def run_json(call: Call, run: Run) -> Json:
-    latest = call.store.latest_metrics([run.info.run_id]).get(run.info.run_id, []) if run.data.metrics else []
-    return wire.run(run, call.server.places.of_run(call.store, run.info), latest)
+    return wire.run(run, call.server.places.of_run(call.store, run.info))
 
 
 def update_run(call: Call) -> Json:
@@ -155,18 +154,16 @@ def restore_run(call: Call) -> Json:
 
 def search_runs(call: Call) -> Json:
     """Find runs; experiments that are not named are not searched, as in MLflow."""
-    with call.store.database.snapshot():
-        page = call.store.search_runs(
-            call.given.get("experiment_ids", []),
-            call.text("filter"),
-            call.given.get("run_view_type", ViewType.ACTIVE_ONLY),
-            call.given.get("max_results", 1000),
-            call.given.get("order_by", ()),
-            call.given.get("page_token") or None,
-        )
-        latest = call.store.latest_metrics([run.info.run_id for run in page])
-        of_run = call.server.places.of_run
-        runs = [wire.run(run, of_run(call.store, run.info), latest.get(run.info.run_id, ())) for run in page]
+    page = call.store.search_runs(
+        call.given.get("experiment_ids", []),
+        call.text("filter"),
+        call.given.get("run_view_type", ViewType.ACTIVE_ONLY),
+        call.given.get("max_results", 1000),
+        call.given.get("order_by", ()),
+        call.given.get("page_token") or None,
+    )
+    of_run = call.server.places.of_run
+    runs = [wire.run(run, of_run(call.store, run.info)) for run in page]
     return wire.filled(runs=runs, next_page_token=page.token)
 
 
@@ -330,7 +327,7 @@ def append_journal(call: Call) -> Json:
         {"name": source, "position": reached, "run": writes.default_run},
     )
     if closed and done == len(lines.texts):
-        _close_runs(call, source)
+        _close_runs(call, source, call.given.get("time"))
     return {"position": reached}
 
 
@@ -350,13 +347,14 @@ def _sign(call: Call, entries: Sequence[Json | None]) -> None:
                 start["tags"] = {**start.get("tags", {}), "mlflow.user": call.user.name}
 
 
-def _close_runs(call: Call, source: str) -> None:
+def _close_runs(call: Call, source: str, last_sign: int | None) -> None:
+    """Close the runs that the writer of a journal left open, at its last sign of life where the client knows it."""
     database = call.store.database
-    now = rules.timestamp(journal.now())
-    for (run,) in database.query(
-        "SELECT id FROM runs WHERE owner = :name AND status IN ('RUNNING', 'SCHEDULED')", {"name": source}
+    last = rules.timestamp(journal.now() if last_sign is None else last_sign)
+    for run, start in database.query(
+        "SELECT id, start_time FROM runs WHERE owner = :name AND status IN ('RUNNING', 'SCHEDULED')", {"name": source}
     ):
         database.execute(
-            "UPDATE runs SET status = 'KILLED', end_time = :time WHERE id = :run", {"run": run, "time": now}
+            "UPDATE runs SET status = 'KILLED', end_time = :time WHERE id = :run", {"run": run, "time": max(last, start)}
         )
         write_tag(database, run, "mlcli.end_reason", "its process died without ending it")

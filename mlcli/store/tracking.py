@@ -16,6 +16,7 @@ from mlcli.entities import (
     Dataset,
     DatasetInput,
     Experiment,
+    LatestMetrics,
     LifecycleStage,
     LoggedModelInput,
     LoggedModelMetric,
@@ -512,8 +513,12 @@ class Store(Registry):
         keys = [row[0] for row in rows]
         params = grouped(self._by_keys("SELECT run, key, value FROM params WHERE run", keys, ordered=False))
         tags = grouped(self._by_keys("SELECT run, key, value FROM tags WHERE run", keys, ordered=False))
-        latest = self._by_keys("SELECT run, key, value, is_nan FROM series WHERE run", keys, ordered=False)
-        metrics = grouped([(run, key, float("nan") if is_nan else value) for run, key, value, is_nan in latest])
+        points: Dict[int, List[Metric]] = {}
+        nan, new = float("nan"), Metric._make
+        for run, name, value, is_nan, time, step in self._by_keys(
+            "SELECT run, key, value, is_nan, timestamp, step FROM series WHERE run", keys, ordered=False
+        ):
+            points.setdefault(run, []).append(new((name, nan if is_nan else value, time, step)))
         inputs = self._inputs(keys)
         made, read = self._models_of(keys)
         result = []
@@ -522,7 +527,10 @@ class Store(Registry):
             info = RunInfo(
                 run_id, str(experiment), name, user, status, start, end, f"{base.rstrip('/')}/{run_id}/artifacts", stage
             )
-            data = RunData(metrics.get(key, {}), params.get(key, {}), tags.get(key, {}))
+            latest = points.get(key, ())
+            metrics = LatestMetrics([point[:2] for point in latest])
+            metrics.points = latest
+            data = RunData(metrics, params.get(key, {}), tags.get(key, {}))
             read_there = RunInputs(tuple(inputs.get(key, ())), tuple(read.get(key, ())))
             result.append(Run(info, data, read_there, RunOutputs(tuple(made.get(key, ())))))
         return result
