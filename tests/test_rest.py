@@ -6,12 +6,15 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -291,13 +294,16 @@ def test_a_killed_program_loses_nothing_and_its_run_is_closed_by_sync(url: str, 
         url,
         check=False,
     )
-    run_id = done.stdout.strip()
+    run_id, died = done.stdout.strip(), journal.now() + 100
     assert done.returncode == -signal.SIGKILL
+    time.sleep(0.3)
     assert remote.get_run(run_id).info.status == "RUNNING"
     mlcli("sync", "--tracking-uri", url)
     assert steps(remote, run_id) == list(range(3000))
     found = remote.get_run(run_id)
     assert (found.info.status, found.data.tags["mlcli.end_reason"]) == ("KILLED", "its process died without ending it")
+    assert found.info.end_time is not None
+    assert found.info.start_time < found.info.end_time < died
     assert spooled() == []
     before = remote.get_run(run_id)
     mlcli("sync", "--tracking-uri", url)
@@ -527,7 +533,132 @@ def test_mlcli_run_keeps_what_it_cannot_send(ours: Served, project: Path, mlcli)
     assert spooled() == []
 
 
+def test_a_killed_mlcli_run_is_sent_by_sync(ours: Served, project: Path, mlcli) -> None:
+    (project / "train.py").write_text("import time\nprint('waits', flush=True)\ntime.sleep(60)\n")
+    program = subprocess.Popen(
+        [sys.executable, "-m", "mlcli", "run", str(project), "--env-manager", "local"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "MLCLI_TRACKING_URI": ours.url},
+    )
+    with program:
+        assert program.stdout
+        assert program.stdout.readline() == "waits\n"
+        program.kill()
+    with open_store(ours.url) as store:
+        for _ in range(50):  # the guardian has a moment to end the program
+            mlcli("sync", "--tracking-uri", ours.url)
+            (run,) = store.search_runs(None)
+            if run.info.status == "KILLED":
+                break
+            time.sleep(0.2)
+    assert (run.info.status, run.data.tags["mlcli.end_reason"]) == ("KILLED", "mlcli was killed")
+    assert mlcli("runs", "logs", run.info.run_id, "--tracking-uri", ours.url).stdout == "waits\n"
+    assert spooled() == []
+
+
 # --- who we are
+
+
+def test_a_server_that_wants_a_token_gets_it(root: Path, tmp_path: Path, mlcli) -> None:
+    (tmp_path / "token").write_text("a-token-of-forty-characters-or-so-012345")
+    (tmp_path / "token").chmod(0o600)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    words = [sys.executable, "-m", "mlcli", "server", "--port", str(port), "--backend-store-uri", str(root)]
+    program = subprocess.Popen(
+        [*words, "--token-file", str(tmp_path / "token")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    url = f"http://127.0.0.1:{port}"
+    with program:
+        try:
+            for _ in range(100):
+                try:
+                    urllib.request.urlopen(f"{url}/health", timeout=5).close()
+                    break
+                except OSError:
+                    time.sleep(0.1)
+            refused = mlcli("runs", "list", "--tracking-uri", url, check=6)
+            assert "MLCLI_TRACKING_TOKEN" in refused.stderr
+            token = (tmp_path / "token").read_text()
+            done = script(
+                "with mlcli.start_run() as run: mlcli.log_metric('loss', 1); mlcli.log_text('a', 'b.txt')",
+                url,
+                MLCLI_TRACKING_TOKEN=token,
+            )
+            assert token not in done.stdout + done.stderr
+            listed = mlcli(
+                "runs", "list", "--json", "--tracking-uri", url, env={**os.environ, "MLFLOW_TRACKING_TOKEN": token}
+            )
+            assert [run["info"]["status"] for run in json.loads(listed.stdout)] == ["FINISHED"]
+        finally:
+            program.terminate()
+
+
+def test_a_certificate_is_checked_unless_told_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subprocess.run(
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-keyout",
+            key,
+            "-out",
+            certificate,
+            "-days",
+            "2",
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=DNS:localhost",
+        ],
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = b'{"experiment": {"experiment_id": "0", "name": "over TLS"}}'
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_words: object) -> None:
+            pass
+
+    class Quiet(ThreadingHTTPServer):
+        def handle_error(self, *_words: object) -> None:  # a client that does not trust us hangs up
+            pass
+
+    with Quiet(("localhost", 0), Answer) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"https://localhost:{server.server_port}"
+
+        def name(**environ: str) -> str:
+            client = requests.Server(url, environ=environ)
+            try:
+                found = client.json("GET", "/api/2.0/mlflow/experiments/get", query=[("experiment_id", "0")])
+                return str(found["experiment"]["name"])
+            finally:
+                client.close()
+
+        with pytest.raises(StoreUnavailable, match="no safe connection") as raised:
+            name()
+        assert "MLFLOW_TRACKING_SERVER_CERT_PATH" in raised.value.hint
+        assert name(MLFLOW_TRACKING_SERVER_CERT_PATH=str(certificate)) == "over TLS"
+        assert name(MLFLOW_TRACKING_INSECURE_TLS="true") == "over TLS"
+        server.shutdown()
 
 
 def test_a_login_in_the_address_is_used_and_never_shown(unused: str, mlcli) -> None:

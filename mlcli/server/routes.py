@@ -163,6 +163,7 @@ def table() -> tuple[Route, ...]:
         Route("GET", "/api/3.0/mlflow/server-info", READ, system.server_info, quick=True),
         Route("GET", f"{OWN}/openapi.json", READ, system.openapi, quick=True),
         Route("GET", f"{OWN}/users", ADMIN, system.list_users, quick=True),
+        Route("POST", f"{OWN}/runs/move", WRITE, runs.move_run, (RUN, _need("experiment_id"))),
         Route(
             "POST", f"{OWN}/journals/{{name}}", WRITE, runs.append_journal,
             (_whole("position", required=True), _text("lines"), Field("closed", "boolean"), _whole("time")),

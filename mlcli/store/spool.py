@@ -219,10 +219,6 @@ class Shipper:
         finally:
             self._lock.release()
 
-    def release(self, path: str) -> None:
-        """Forget a journal that its writer has closed; it is finished as any journal without a writer."""
-        self._out.pop(path, None)
-
     def _loop(self) -> None:
         pause = 0.05  # the first look comes soon: others want to see that the run is there
         while not self._wake.wait(pause):
@@ -296,10 +292,13 @@ def send(root: str, out: Outgoing, *, patience: Optional[float] = None, dead: bo
     return max(out.position - first, 0)
 
 
-def _send_lines(root: str, out: Outgoing, data: bytes, patience: Optional[float], *, closed: bool = False) -> int:
+def _send_lines(
+    root: str, out: Outgoing, data: bytes, patience: Optional[float], *, ended: Optional[int] = None
+) -> int:
+    """Send lines; ``ended`` is when their writer gave the last sign of life, if it is gone."""
     body: Dict[str, Any] = {"position": out.position, "lines": _text(data)}
-    if closed:
-        body["closed"] = True
+    if ended is not None:
+        body.update(closed=True, time=ended)
     return int(http.server(root).json("POST", JOURNALS + out.name, body, patience=patience)["position"])
 
 
@@ -374,9 +373,10 @@ def _close(root: str, out: Outgoing, patience: Optional[float]) -> None:
 
         translate.close_runs(root, out, patience)
         return
+    ended = int(os.stat(out.path).st_mtime * 1000)
     while True:
         data = out.read(to_the_end=True) if out.waiting() else b""
-        position = _send_lines(root, out, data, patience, closed=True)
+        position = _send_lines(root, out, data, patience, ended=ended)
         if position <= out.position:
             return
         out.reached(position)
