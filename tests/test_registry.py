@@ -1025,3 +1025,21 @@ def test_a_strange_name_is_looked_up_like_any_other(
         with suppress(InvalidInput):
             quiet()
     assert [version.version for version in store.search_model_versions()] == ["1"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", sorted(LOCAL_KINDS))
+def test_models_logged_at_once_all_come_into_the_history(kind: str, root: Path) -> None:
+    with LOCAL_KINDS[kind](root) as store:
+        run_id = store.create_run("0").info.run_id
+
+    def log(writer: int) -> None:
+        with LOCAL_KINDS[kind](root) as own:
+            for number in range(5):
+                own.record_logged_model(run_id, {"artifact_path": f"{writer}.{number}", "flavors": {}})
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(log, range(4)))
+    with LOCAL_KINDS[kind](root) as store:
+        history = json.loads(store.get_run(run_id).data.tags["mlflow.log-model.history"])
+    assert len({model["artifact_path"] for model in history}) == 20

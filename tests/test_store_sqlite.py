@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from mlcli.entities import Dataset, DatasetInput
 from mlcli.errors import InvalidInput, StoreUnavailable
-from mlcli.store import open_store
+from mlcli.store import database, open_store
 
 # -- the folder
 
@@ -137,6 +139,40 @@ def test_a_read_only_store_can_be_read_and_says_so_when_written(root: Path) -> N
         for path in [root, *root.rglob("*")]:
             path.chmod(0o755 if path.is_dir() else 0o644)
     assert (done.stdout, done.stderr) == ("RUNNING\nthe store is read-only\n", "")
+
+
+def older_store(root: Path) -> None:
+    """A store as the first version of mlcli left it, with a run in it."""
+    root.mkdir()
+    with closing(sqlite3.connect(root / "mlcli.db", isolation_level=None)) as raw:
+        for statement in database.statements(1, {"identity": "INTEGER PRIMARY KEY", "clustered": "WITHOUT ROWID"}):
+            raw.execute(statement)
+        raw.execute(f"PRAGMA application_id = {database.APPLICATION_ID}")
+        raw.execute("PRAGMA user_version = 1")
+        raw.execute("INSERT INTO experiments VALUES (0, 'Default', NULL, 'active', 1, 1)")
+        raw.execute(
+            "INSERT INTO runs (run_id, experiment, name, status, start_time) VALUES ('abc', 0, 'old', 'FINISHED', 1)"
+        )
+
+
+def test_a_store_of_an_older_version_comes_along_and_a_copy_is_kept(root: Path) -> None:
+    older_store(root)
+    with open_store(str(root)) as store:
+        run = store.get_run("abc")
+        assert (run.info.run_name, run.info.artifact_uri) == ("old", str(root / "0" / "abc" / "artifacts"))
+        store.create_registered_model("iris")
+        assert store.create_model_version("iris", "runs:/abc/model").run_id == "abc"
+    with closing(sqlite3.connect(root / "mlcli.db.v1")) as copy:
+        assert copy.execute("PRAGMA user_version").fetchone() == (1,)
+        assert copy.execute("SELECT name FROM runs").fetchall() == [("old",)]
+
+
+def test_a_read_only_store_of_an_older_version_says_what_to_do(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    older_store(root)
+    monkeypatch.setattr(os, "access", lambda *_: False)  # rights do not bind root
+    with pytest.raises(StoreUnavailable, match="older schema version 1") as caught:
+        open_store(str(root))
+    assert "where it can be written" in caught.value.hint
 
 
 def test_a_database_held_by_another_program_is_waited_for(root: Path) -> None:

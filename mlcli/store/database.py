@@ -85,6 +85,10 @@ class Database(Protocol):
         """Let go of it."""
 
 
+class TooLong(StoreUnavailable):
+    """A statement was given up because it took more steps than it was allowed."""
+
+
 class Sqlite:
     """One open SQLite store database. Not shared between threads at the same moment; each store opens its own."""
 
@@ -188,6 +192,15 @@ class Sqlite:
     def in_transaction(self) -> bool:
         return self._depth > 0 or self._raw.in_transaction
 
+    def give_up_after(self, steps: int) -> None:
+        """Raise TooLong from a statement that takes more than so many steps of SQLite's machine."""
+        self._raw.set_progress_handler(lambda: 1, steps)
+
+    @property
+    def waits_for_nobody(self) -> bool:
+        """Whether who reads never waits for who writes."""
+        return not on_network_folder(self.path)
+
     def damage(self) -> List[str]:
         return [row[0] for row in self.query("PRAGMA quick_check(3)") if row[0] != "ok"]
 
@@ -270,6 +283,12 @@ class Sqlite:
             raise self._translate(error) from error
         if version > SCHEMA_VERSION:
             raise self._newer(raw)
+        if version < SCHEMA_VERSION:
+            raw.close()
+            raise StoreUnavailable(
+                f"the store {self.path} is read-only and has the older schema version {version}",
+                hint="open it once where it can be written: a copy of the folder will do",
+            )
         return raw
 
     def _configure(self, raw: sqlite3.Connection) -> None:
@@ -364,6 +383,8 @@ class Sqlite:
 
     def _translate(self, error: sqlite3.Error) -> MlcliError:
         text = str(error)
+        if text == "interrupted":
+            return TooLong("the statement took too long")
         if isinstance(error, sqlite3.IntegrityError):
             return broken_rule(unique="UNIQUE" in text, what=text)
         if "readonly" in text or "read-only" in text:
