@@ -17,7 +17,7 @@ import pytest
 from mlflow_folders import CHILD, EXPERIMENT, RUN, TIME
 
 from mlcli.entities import Metric, Param, ViewType
-from mlcli.errors import InvalidInput, NotFound
+from mlcli.errors import InvalidInput, MlcliError, NotFound
 from mlcli.store import Store, open_store
 from mlcli.transfer import bundle
 from mlcli.transfer.bundle import Bundle
@@ -96,6 +96,41 @@ def test_a_version_whose_source_was_a_folder_is_found_in_the_run(here: Store, th
         f"runs:/{RUN}/model",
         f"{here.artifact_root(RUN)}/model",
     )
+
+
+def test_a_version_whose_source_is_a_file_of_this_machine_reaches_no_file(
+    here: Store, there: Path, tmp_path: Path
+) -> None:
+    """A made-up store must not make a server hand out what lies elsewhere on its machine."""
+    theirs.write(tmp_path / "secrets" / "id_rsa", "a key")
+    theirs.full(there)
+    path = there / "models" / "scorer" / "version-1" / "meta.yaml"
+    path.write_text(
+        path.read_text().replace(
+            f"source: file://{there}/{EXPERIMENT}/{RUN}/artifacts/model", f"source: {tmp_path}/secrets"
+        )
+    )
+    report = bring(FileStore(str(there)), here)
+    assert "version 1 has no files here: its source is" in "".join(whys(report))
+    assert here.get_model_version("scorer", "1").source == f"{tmp_path}/secrets"
+    with pytest.raises(MlcliError, match="no files here"):
+        here.get_model_version_download_uri("scorer", "1")
+
+
+def test_a_copied_version_finds_the_files_of_what_it_copies(here: Store, there: Path) -> None:
+    theirs.full(there)
+    copy = there / "models" / "a copy" / "version-1" / "meta.yaml"
+    original = there / "models" / "scorer" / "version-3" / "meta.yaml"
+    theirs.write(copy, original.read_text().replace("version: 3", "version: 1").replace("name: scorer", "name: a copy"))
+    text = "".join(
+        "source: models:/scorer/3\n" if line.startswith("source:") else line
+        for line in copy.read_text().splitlines(True)
+    )
+    copy.write_text(text)
+    theirs.write(there / "models" / "a copy" / "meta.yaml", f"creation_timestamp: {TIME}\nname: a copy\n")
+    assert bring(FileStore(str(there)), here).complete
+    copied = here.get_model_version_download_uri("a copy", "1")
+    assert copied == here.get_model_version_download_uri("scorer", "3")
 
 
 def test_again_nothing_comes_twice(here: Store, there: Path) -> None:

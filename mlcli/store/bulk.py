@@ -338,6 +338,14 @@ def add_version(database: Database, model: int, version: WholeVersion) -> Tuple[
     return given, True
 
 
+def set_storage(database: Database, model: int, version: int, storage: str) -> None:
+    """Say where the files of a version are; "" stands for nowhere here."""
+    database.execute(
+        "UPDATE model_versions SET storage = :storage WHERE model = :model AND version = :version",
+        {"model": model, "version": version, "storage": storage},
+    )
+
+
 def reserve_versions(database: Database, model: int, highest: int) -> None:
     """See to it that no new version gets a number up to ``highest``: deleted versions keep theirs."""
     database.execute(

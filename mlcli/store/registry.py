@@ -343,6 +343,13 @@ class Registry(LoggedModels):
 
     # -- where files are
 
+    def storage_of(self, source: str, run_id: str, model_id: str) -> str:
+        """Where the files of a version that came from elsewhere are here, as a version made here would keep it.
+
+        Raises when its source is one that is refused, or names what is not here.
+        """
+        return self._storage(sources.read(source), run_id, model_id)[0]
+
     def _storage(self, source: sources.Source, run_id: str, model_id: str) -> Tuple[str, str, str]:
         """Where the files of a version are to be found from now on, its run and its logged model."""
         if source.kind == "run":

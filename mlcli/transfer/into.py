@@ -132,8 +132,7 @@ def bring(source: Source, store: Store, wishes: Wishes = EVERYTHING, tick: Tick 
         for model in source.models(record, report.tell):
             bringing.model(model)
     if not wishes.experiments:
-        for registered in source.registry(report.tell):
-            _register(store, registered, wishes, report)
+        _register_all(store, list(source.registry(report.tell)), wishes, report)
     return report
 
 
@@ -440,39 +439,78 @@ def _chunks(runs: Iterable[RunRecord]) -> Iterable[list[RunRecord]]:
 # -- the registry
 
 
-def _register(store: Store, record: RegisteredRecord, wishes: Wishes, report: Report) -> None:
+class _Came(NamedTuple):
+    """A version that was brought: its model here, its number here."""
+
+    what: str
+    model: int
+    number: int
+    version: VersionRecord
+
+
+def _register_all(store: Store, records: Sequence[RegisteredRecord], wishes: Wishes, report: Report) -> None:
+    if wishes.dry_run:
+        for record in records:
+            known = store.database.one("SELECT id FROM registered_models WHERE name = :name", {"name": record.name})
+            report.counts["registered_models"] += not known
+            report.counts["model_versions"] += 0 if known else len(_living(record))
+        return
+    with store.database.transaction():
+        waiting = [came for record in records for came in _register(store, record, report)]
+        # A version may be a copy of another that came after it: look again as long as one more finds its files.
+        while True:
+            found = [(came, storage) for came in waiting if (storage := _storage(store, came)) is not None]
+            for came, storage in found:
+                bulk.set_storage(store.database, came.model, came.number, storage)
+            settled = {(came.model, came.number) for came, _ in found}
+            waiting = [came for came in waiting if (came.model, came.number) not in settled]
+            if not found:
+                break
+        for came in waiting:
+            why = f"version {came.number} has no files here: its source is {came.version.source!r}"
+            report.tell(Trouble(came.what, why))
+
+
+def _storage(store: Store, came: _Came) -> str | None:
+    version = came.version
+    try:
+        storage = store.storage_of(lasting_source(version), version.run_id or "", version.model_id or "")
+    except MlcliError:
+        return None
+    return storage or None
+
+
+def _register(store: Store, record: RegisteredRecord, report: Report) -> list[_Came]:
     what = f"registered model {record.name}"
     try:
         name = rules.model_name(record.name)
     except InvalidInput as error:
         report.tell(Trouble(what, error.message))
-        return
+        return []
     database = store.database
-    if wishes.dry_run:
-        known = database.one("SELECT id FROM registered_models WHERE name = :name", {"name": name})
-        report.counts["registered_models"] += not known
-        report.counts["model_versions"] += 0 if known else len(_living(record))
-        return
-    with database.transaction():
-        tags = _model_tags(record.tags, what, report.tell)
-        model, made = bulk.registered_model(
-            database, name, record.creation_time, record.last_updated_time, record.description or "", tags
-        )
-        report.counts["registered_models"] += made
-        numbers = {}
-        for version in _living(record):
-            version_tags = _model_tags(version.tags, f"{what}, version {version.version}", report.tell)
-            numbers[version.version], came = bulk.add_version(database, model, _whole_version(version, version_tags))
-            report.counts["model_versions"] += came
-            if came and numbers[version.version] != version.version:
-                here = numbers[version.version]
-                report.tell(
-                    Trouble(what, f"its version {version.version} is version {here} here: the number was taken", False)
-                )
-        if made:
-            bulk.reserve_versions(database, model, record.last_version)
-        for alias, number in record.aliases.items():
-            _alias(store, model, alias, numbers.get(number), what, report.tell)
+    tags = _model_tags(record.tags, what, report.tell)
+    model, made = bulk.registered_model(
+        database, name, record.creation_time, record.last_updated_time, record.description or "", tags
+    )
+    report.counts["registered_models"] += made
+    numbers = {}
+    brought = []
+    for version in _living(record):
+        version_tags = _model_tags(version.tags, f"{what}, version {version.version}", report.tell)
+        number, came = bulk.add_version(database, model, _whole_version(version, version_tags))
+        numbers[version.version] = number
+        if not came:
+            continue
+        report.counts["model_versions"] += 1
+        brought.append(_Came(what, model, number, version))
+        if number != version.version:
+            why = f"its version {version.version} is version {number} here: the number was taken"
+            report.tell(Trouble(what, why, False))
+    if made:
+        bulk.reserve_versions(database, model, record.last_version)
+    for alias, number in record.aliases.items():
+        _alias(store, model, alias, numbers.get(number), what, report.tell)
+    return brought
 
 
 def _living(record: RegisteredRecord) -> list[VersionRecord]:
@@ -515,7 +553,7 @@ def _whole_version(version: VersionRecord, tags: Mapping[str, str]) -> WholeVers
         version.user_id or "",
         _STAGES.get(version.stage.lower(), "None"),
         version.source,
-        lasting_source(version),
+        "",  # found when all are here
         version.run_id or "",
         version.run_link or "",
         version.model_id or "",
