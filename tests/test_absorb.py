@@ -86,7 +86,7 @@ def test_a_torn_last_line_of_a_dead_writer_is_dropped(root: Path, open_at: Kind)
         ('{"metric":"x","value":1,"step":99999999999999999999}', "64 bits"),
         ('{"metric":"x","value":1.0,"step":1,"time":-5}', "negative"),
         ('{"run":"nobody","metric":"x","value":1}', "there is no run 'nobody'"),
-        ('{"run":"half \\ud800","metric":"x","value":1}', "half a character"),
+        ('{"run":"half \\ud800","metric":"x","value":1}', "lone surrogate"),
         ('{"run":"nul \\u0000","metric":"x","value":1}', ""),
         ('{"tag":"t","value":"nul \\u0000"}', "NUL"),
         (

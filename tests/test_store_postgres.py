@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 from postgres import PASSWORD, Server
+from serving import API, Client
 from stores import in_postgres
 
 from mlcli import config
@@ -437,6 +440,50 @@ def test_nothing_that_is_said_or_kept_has_the_password(
     assert "127.0.0.1" in shown
     for form in (PASSWORD, quote(PASSWORD, safe=""), PASSWORD.partition("/")[0]):
         assert form not in shown
+
+
+@contextmanager
+def serving(address: str, root: Path) -> Iterator[tuple[Client, subprocess.Popen[str]]]:
+    command = [sys.executable, "-m", "mlcli", "server", "-p", "0", "--artifacts-destination", str(root)]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "MLCLI_BACKEND_STORE_URI": address},
+    ) as server:
+        try:
+            assert server.stdout is not None
+            said = server.stdout.readline()
+            found = re.search(r"http://127\.0\.0\.1:(\d+)", said)
+            assert found, said + server.stdout.read()
+            yield Client(int(found[1])), server
+        finally:
+            server.kill()
+
+
+def test_a_server_over_postgres_survives_its_restart_and_tells_no_secret(root: Path, postgres: Server) -> None:
+    with serving(in_postgres.address(root), root) as (client, server):
+        run_id = client.new_run()
+        client.post("runs/log-metric", run_id=run_id, key="m", value=1.5, timestamp=1, step=1)
+        postgres.stop()
+        try:
+            answers = [
+                client.send("GET", f"{API}runs/get?run_id={run_id}"),
+                client.send("POST", f"{API}runs/set-tag", {"run_id": run_id, "key": "t", "value": "x"}),
+            ]
+        finally:
+            postgres.start()
+        client.post("runs/log-metric", run_id=run_id, key="m", value=2.5, timestamp=2, step=2)
+        data = client.get(f"runs/get?run_id={run_id}")["run"]["data"]
+        server.send_signal(signal.SIGTERM)
+        said = server.communicate(timeout=30)[0]
+    assert [(answer.status, answer.json["error_code"]) for answer in answers] == [(503, "TEMPORARILY_UNAVAILABLE")] * 2
+    assert data["metrics"][0]["value"] == 2.5
+    for form in (PASSWORD, quote(PASSWORD, safe=""), CANARY):
+        assert form not in said + str(answers)
+    with in_postgres(root) as store:
+        assert [point.value for point in store.get_metric_history(run_id, "m")] == [1.5, 2.5]
 
 
 def test_a_wrong_password_is_not_repeated(postgres: Server) -> None:

@@ -17,10 +17,12 @@ from typing import Any, NamedTuple
 from mlcli import journal
 from mlcli.errors import StoreUnavailable
 from mlcli.store import Store
+from mlcli.store.database import Sqlite, TooLong
 
 Job = Callable[[Store], Any]
 GROUP = 256  # requests in a transaction
 READERS = 4
+STEPS = 50_000  # of SQLite's machine: a few milliseconds
 
 
 class _Write(NamedTuple):
@@ -40,6 +42,11 @@ class Workers:
         self._lock = threading.Lock()
         first = self._store()  # what is wrong with the store is said at the start
         self._live = journal.live_folder(first.root)
+        # Of the thread that answers: nothing there may wait for another process, or for a disk far away.
+        self._quick = isinstance(first.database, Sqlite) and first.database.waits_for_nobody
+        if isinstance(first.database, Sqlite):
+            first.database.give_up_after(STEPS)
+        self._near = not first.database.shared  # a database server may be slow, or away: then others must not wait
         self._pool = ThreadPoolExecutor(READERS, "reader")
         self._queue: SimpleQueue[_Write | None] = SimpleQueue()
         self._writer = threading.Thread(target=self._write, name="writer", daemon=True)
@@ -58,9 +65,15 @@ class Workers:
             store.close()
 
     async def read(self, job: Job, *, quick: bool) -> Any:
-        """Run a read. A ``quick`` one is done at once, where no journal waits to be applied first."""
-        if quick and not self._journals():
-            return job(self._store())
+        """Run a read. A ``quick`` one is tried at once, unless a journal waits to be applied first.
+
+        What turns out not to be quick is given up, and done by a thread of its own while others are answered.
+        """
+        if quick and self._quick and not self._journals():
+            try:
+                return job(self._store())
+            except TooLong:
+                pass
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._read, job)
 
     def write(self, job: Job, *, durable: bool) -> asyncio.Future[Any]:

@@ -239,10 +239,9 @@ class Writes:
                 if not self.reject_unknown:
                     return index
                 self.reject(lines.texts[index], _position(lines, start, index), f"there is no run {unknown.args[0]!r}")
-            except (MlcliError, UnicodeEncodeError) as error:
+            except MlcliError as error:
                 run_id = entry.get("run") if entry else None
-                reason = error.message if isinstance(error, MlcliError) else "it has half a character"
-                self.reject(lines.texts[index], _position(lines, start, index), reason, run_id)
+                self.reject(lines.texts[index], _position(lines, start, index), error.message, run_id)
         return len(lines.texts)
 
     def entry(self, entry: Dict[str, Any]) -> None:
