@@ -87,9 +87,10 @@ class Bridge:
     ``pipe`` must stay open, here or in the guardian, as long as the child lives.
     """
 
-    def __init__(self, store: str, run_id: str) -> None:
+    def __init__(self, store: str, run_id: str, login: Mapping[str, str]) -> None:
         self._store = store
         self._run_id = run_id
+        self._login = login  # to the server that the store is on
         self._process: subprocess.Popen[bytes] | None = None
         self._said: IO[bytes] | None = None
         self._heard = -1
@@ -131,7 +132,7 @@ class Bridge:
                 "run_id": self._run_id,
             }
             path = os.pathsep.join(part for part in (_package_folder(), os.environ.get("PYTHONPATH", "")) if part)
-            environ = {**os.environ, "MLCLI_BRIDGE_TOKEN": self.token, "PYTHONPATH": path}
+            environ = {**os.environ, **self._login, "MLCLI_BRIDGE_TOKEN": self.token, "PYTHONPATH": path}
             # A session of its own: ^C on the terminal is for the child first, which has something to write down then.
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "mlcli.server.bridge", json.dumps(settings)],

@@ -629,10 +629,11 @@ def _guarded(
 @contextlib.contextmanager
 def _bridge(recorder: _Recorder, env: Env, listener: Listener) -> Iterator[bridge.Bridge | None]:
     """Serve the store to the MLflow of the environment, if there is one, and tell what it did there and elsewhere."""
-    if env.manager == "docker" or is_remote(recorder.store.root) or not bridge.has_mlflow(env, os.environ):
+    if env.manager == "docker" or not bridge.has_mlflow(env, os.environ):
         yield None
         return
-    with bridge.Bridge(recorder.store.uri, recorder.run_id) as served:
+    root = recorder.store.root
+    with bridge.Bridge(root, recorder.run_id, login_variables(root) if is_remote(root) else {}) as served:
         yield served
     if served.problem:
         listener.warn(served.problem)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mlcli.entities import RunStatus, RunTag
+from mlcli.errors import InvalidInput
 from mlcli.store.records import pairs
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from mlcli.store.records import Pairs
 
 PARENT = "mlflow.parentRunId"
+STAYED = "mlcli.mlflow.experiment"  # the experiment that the script chose, where the run could not go there
 # What mlcli knows better than a script that believes it was started by itself.
 _OURS = ("mlflow.user", "mlflow.source.", "mlflow.project.", "mlflow.runName")
 
@@ -68,7 +70,10 @@ class AdoptingStore:
     def _adopt(self, experiment_id: str, tags: dict[str, Any], run_name: str | None) -> Run:
         run_id = self._adoption.run_id
         if self._store.get_run(run_id).info.experiment_id != str(experiment_id):
-            self._store.move_run(run_id, str(experiment_id))
+            try:
+                self._store.move_run(run_id, str(experiment_id))
+            except InvalidInput:  # a server of MLflow's: the run stays where mlcli has made it, and the script goes on
+                self._store.set_tag(run_id, STAYED, str(experiment_id))
         name = run_name or tags.get("mlflow.runName")
         kept = [RunTag(key, value) for key, value in tags.items() if not key.startswith(_OURS)]
         if kept:

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, cast
 from mlcli.entities import RunStatus
 from mlcli.server.adopt import AdoptingStore, Adoption, close_left_open
 from mlcli.server.app import make_app
+from mlcli.server.forward import Forward
 from mlcli.server.run import Running
-from mlcli.server.security import ANYBODY, Auth, Identity
-from mlcli.store import Store, open_store
+from mlcli.server.security import ANYBODY, Auth, Doors, Identity
+from mlcli.store import Store, is_remote, open_store
+from mlcli.store.rest import RestStore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,7 +55,7 @@ class OneChild(Auth):
 class _Heard:
     """The application, which tells when the first request comes."""
 
-    def __init__(self, app: Server, told: int) -> None:
+    def __init__(self, app: Server | Forward, told: int) -> None:
         self._app = app
         self._told = told
 
@@ -65,15 +67,24 @@ class _Heard:
         await self._app(scope, receive, send)
 
 
+def _application(uri: str, adoption: Adoption, port: int) -> Server | Forward:
+    auth = OneChild(os.environ)
+    if is_remote(uri):
+        store = RestStore(uri)
+        return Forward(store, AdoptingStore(store, adoption), adoption, auth, Doors(port))
+
+    def adopting() -> Store:
+        return cast("Store", AdoptingStore(open_store(uri), adoption))
+
+    return make_app(adopting, auth=auth, port=port)
+
+
 def main() -> None:
     settings = json.loads(sys.argv[1])
     adoption = Adoption(settings["run_id"])
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=settings["socket"])
 
-    def adopting() -> Store:
-        return cast("Store", AdoptingStore(open_store(settings["store"]), adoption))
-
-    app = make_app(adopting, auth=OneChild(os.environ), port=listener.getsockname()[1])
+    app = _application(settings["store"], adoption, listener.getsockname()[1])
     server = Running(_Heard(app, settings["told"]))
     status: list[bytes] = []
 

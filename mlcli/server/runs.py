@@ -292,6 +292,11 @@ def _pairs(found: Sequence[Json] | None) -> list[tuple[str, str]]:
 # -- journals of clients
 
 
+def move_run(call: Call) -> Json:
+    """Move a run to another experiment; its artifacts stay where they are."""
+    return {"run": run_json(call, call.store.move_run(call.text("run_id"), call.text("experiment_id")))}
+
+
 def append_journal(call: Call) -> Json:
     """Apply lines of a client's journal, each exactly once however often they are sent.
 

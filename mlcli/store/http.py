@@ -170,6 +170,18 @@ class Server:
                 if pauses > 1:
                     raise
 
+    def exchange(
+        self,
+        method: str,
+        path: str,
+        body: Union[bytes, Callable[[], IO[bytes]], None],
+        headers: Mapping[str, str],
+        length: Optional[int],
+        fresh: bool,
+    ) -> Tuple[http.client.HTTPResponse, http.client.HTTPConnection]:
+        """One request with our credentials, for a caller who reads the answer, whatever it is, and closes the connection."""
+        return self._exchange(method, path, body, headers, length, ANSWER_SECONDS, fresh=fresh)
+
     def _attempts(self, once: Callable[[float], T], *, again: bool, patience: Optional[float]) -> T:
         end = None if patience is None else monotonic() + patience
         for pause in (*_PATIENCE, None):

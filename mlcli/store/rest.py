@@ -299,11 +299,14 @@ class RestStore(RestModels, Store):
         self._change_run("runs/log-model", {"run_id": run_id, "model_json": text})
 
     def move_run(self, run_id: str, experiment_id: str) -> Run:
-        """A server does not move runs: only one that is there already can be had."""
+        """Move a run, on a server of ours; on MLflow's only a run that is there already can be had."""
         found = self.get_run(run_id)
-        if found.info.experiment_id != str(experiment_id):
+        if found.info.experiment_id == str(experiment_id):
+            return found
+        if not spool.speaks_journal(self.root):
             raise InvalidInput(f"{self.root} cannot move a run to another experiment")
-        return found
+        self.server.json("POST", "/api/2.0/mlcli/runs/move", {"run_id": run_id, "experiment_id": str(experiment_id)})
+        return self.get_run(run_id)
 
     def latest_metrics(self, run_ids: Sequence[str]) -> Dict[str, List[Metric]]:
         self.absorb()
