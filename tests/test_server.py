@@ -565,3 +565,14 @@ def test_the_same_store_answers_through_python_and_through_http(client, root):
     assert client.get(f"runs/get?run_id={run_id}")["run"]["data"]["metrics"] == [
         {"key": "m", "value": 0.25, "timestamp": 7, "step": 3}
     ]
+
+
+def test_a_search_that_takes_long_is_answered_all_the_same(root, monkeypatch):
+    """The thread that answers gives it up after a few steps of the database; another one finishes it."""
+    monkeypatch.setattr("mlcli.server.work.STEPS", 50)
+    with serving(root) as (client, _):
+        for number in range(30):
+            run_id = client.new_run()
+            client.post("runs/log-batch", run_id=run_id, metrics=[{"key": "m", "value": number, "timestamp": 1}])
+        found = client.post("runs/search", experiment_ids=["0"], filter="metrics.m > 24", max_results=100)
+        assert len(found["runs"]) == 5

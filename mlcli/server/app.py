@@ -12,7 +12,7 @@ from mlcli.server import http
 from mlcli.server.call import Call
 from mlcli.server.http import Receive, Refused, Scope, Send
 from mlcli.server.places import Places
-from mlcli.server.routes import Route, Router, table
+from mlcli.server.routes import FEW, Route, Router, table
 from mlcli.server.schema import query_fields, read
 from mlcli.server.security import OPEN, READ, Auth, Doors, Identity, Users
 from mlcli.server.work import Workers
@@ -59,8 +59,7 @@ class Server:
         self.places = places
         self.router = Router(routes)
         self.prefix = prefix
-        self.workers = Workers(open_store)
-        self.workers.first(lambda store: places.settle(store, DEFAULT_EXPERIMENT))
+        self.workers = Workers(open_store, lambda store: places.settle(store, DEFAULT_EXPERIMENT))
 
     def close(self) -> None:
         self.workers.close()
@@ -115,10 +114,11 @@ class Server:
             return route.handler(Call(self, store, given, user, call_key))
 
         if route.permission == READ or route.method == "GET":
-            result = await self.workers.read(job, quick=route.quick)
+            quick = route.quick == 1 or found.get("max_results", FEW + 1) <= route.quick
+            content = await self.workers.read(lambda store: http.dump(job(store)), quick=quick)
         else:
-            result = await self.workers.write(job, durable=route.durable)
-        await http.answer_json(send, result)
+            content = http.dump(await self.workers.write(job, durable=route.durable))
+        await http.answer_json(send, content)
 
     def _guard(self, headers: Mapping[bytes, bytes]) -> None:
         """Refuse what a web page of somebody else's may have sent."""

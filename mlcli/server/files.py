@@ -68,7 +68,7 @@ async def delete(request: Request, _receive: Receive, send: Send) -> None:
         lambda store: request.server.places.locate(store, path), quick=True
     )
     await request.server.workers.aside(_delete, artifacts, below, path)
-    await answer_json(send, {})
+    await answer_json(send, b"{}")
 
 
 def _delete(artifacts: LocalArtifacts, below: str, shown: str) -> None:

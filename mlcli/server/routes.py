@@ -16,6 +16,7 @@ from mlcli.server.security import ADMIN, OPEN, READ, WRITE
 API, AJAX = "/api/2.0/mlflow", "/ajax-api/2.0/mlflow"
 ARTIFACTS = "/api/2.0/mlflow-artifacts"
 OWN = "/api/2.0/mlcli"
+FEW = 100
 
 
 class Route(NamedTuple):
@@ -27,7 +28,7 @@ class Route(NamedTuple):
     handler: Callable[..., Any]
     fields: tuple[Field, ...] = ()
     about: str = ""
-    quick: bool = False  # a read that takes well under a millisecond
+    quick: int = 0  # a read of at most so many results takes a millisecond or less
     durable: bool = True  # a write that must survive a power failure too
     streams: bool = False
 
@@ -101,10 +102,10 @@ def table() -> tuple[Route, ...]:
     routes = [
         # experiments
         _api("POST", "experiments/create", WRITE, runs.create_experiment, _need("name"), _text("artifact_location"), TAGS),
-        _api("GET", "experiments/get", READ, runs.get_experiment, EXPERIMENT, quick=True),
-        _api("GET", "experiments/get-by-name", READ, runs.get_experiment_by_name, _need("experiment_name"), quick=True),
-        _api("POST", "experiments/search", READ, runs.search_experiments, *search_experiments),
-        _api("GET", "experiments/search", READ, runs.search_experiments, *search_experiments),
+        _api("GET", "experiments/get", READ, runs.get_experiment, EXPERIMENT, quick=1),
+        _api("GET", "experiments/get-by-name", READ, runs.get_experiment_by_name, _need("experiment_name"), quick=1),
+        _api("POST", "experiments/search", READ, runs.search_experiments, *search_experiments, quick=FEW),
+        _api("GET", "experiments/search", READ, runs.search_experiments, *search_experiments, quick=FEW),
         _api("POST", "experiments/update", WRITE, runs.update_experiment, EXPERIMENT, _need("new_name")),
         _api("POST", "experiments/delete", WRITE, runs.delete_experiment, EXPERIMENT),
         _api("POST", "experiments/restore", WRITE, runs.restore_experiment, EXPERIMENT),
@@ -115,14 +116,14 @@ def table() -> tuple[Route, ...]:
             "POST", "runs/create", WRITE, runs.create_run,
             EXPERIMENT, _text("user_id"), _text("run_name"), _whole("start_time"), TAGS,
         ),
-        _api("GET", "runs/get", READ, runs.get_run, RUN, quick=True),
+        _api("GET", "runs/get", READ, runs.get_run, RUN, quick=1),
         _api(
             "POST", "runs/update", WRITE, runs.update_run,
             RUN, Field("status", choices=STATUSES), _whole("end_time"), _text("run_name"),
         ),
         _api("POST", "runs/delete", WRITE, runs.delete_run, RUN),
         _api("POST", "runs/restore", WRITE, runs.restore_run, RUN),
-        _api("POST", "runs/search", READ, runs.search_runs, *search_runs),
+        _api("POST", "runs/search", READ, runs.search_runs, *search_runs, quick=FEW),
         _api("POST", "runs/log-metric", WRITE, runs.log_metric, RUN, *METRIC[:-1], durable=False),
         _api("POST", "runs/log-parameter", WRITE, runs.log_parameter, RUN, *PAIR, durable=False),
         _api(
@@ -160,9 +161,9 @@ def table() -> tuple[Route, ...]:
         # the server itself
         Route("GET", "/health", OPEN, system.health, streams=True),
         Route("GET", "/version", OPEN, system.version, streams=True),
-        Route("GET", "/api/3.0/mlflow/server-info", READ, system.server_info, quick=True),
-        Route("GET", f"{OWN}/openapi.json", READ, system.openapi, quick=True),
-        Route("GET", f"{OWN}/users", ADMIN, system.list_users, quick=True),
+        Route("GET", "/api/3.0/mlflow/server-info", READ, system.server_info, quick=1),
+        Route("GET", f"{OWN}/openapi.json", READ, system.openapi, quick=1),
+        Route("GET", f"{OWN}/users", ADMIN, system.list_users, quick=1),
         Route("POST", f"{OWN}/runs/move", WRITE, runs.move_run, (RUN, _need("experiment_id"))),
         Route(
             "POST", f"{OWN}/journals/{{name}}", WRITE, runs.append_journal,
@@ -178,7 +179,7 @@ def _api(
     permission: str,
     handler: Callable[..., Any],
     *fields: Field,
-    quick: bool = False,
+    quick: int = 0,
     durable: bool = True,
 ) -> Route:
     return Route(method, f"{API}/{path}", permission, handler, fields, quick=quick, durable=durable)

@@ -360,6 +360,7 @@ def _close_runs(call: Call, source: str, last_sign: int | None) -> None:
         "SELECT id, start_time FROM runs WHERE owner = :name AND status IN ('RUNNING', 'SCHEDULED')", {"name": source}
     ):
         database.execute(
-            "UPDATE runs SET status = 'KILLED', end_time = :time WHERE id = :run", {"run": run, "time": max(last, start)}
+            "UPDATE runs SET status = 'KILLED', end_time = :time WHERE id = :run",
+            {"run": run, "time": max(last, start)},
         )
         write_tag(database, run, "mlcli.end_reason", "its process died without ending it")

@@ -35,26 +35,25 @@ class _Write(NamedTuple):
 class Workers:
     """The threads of a server and their stores."""
 
-    def __init__(self, open_store: Callable[[], Store]) -> None:
+    def __init__(self, open_store: Callable[[], Store], prepare: Callable[[Store], None]) -> None:
         self._open = open_store
         self._own = threading.local()
         self._opened: list[Store] = []
         self._lock = threading.Lock()
-        first = self._store()  # what is wrong with the store is said at the start
-        self._live = journal.live_folder(first.root)
-        # Of the thread that answers: nothing there may wait for another process, or for a disk far away.
-        self._quick = isinstance(first.database, Sqlite) and first.database.waits_for_nobody
-        if isinstance(first.database, Sqlite):
-            first.database.give_up_after(STEPS)
-        self._near = not first.database.shared  # a database server may be slow, or away: then others must not wait
+        # The store of the thread that answers. What is wrong with it is said at the start.
+        self._first = open_store()
+        self._opened.append(self._first)
+        prepare(self._first)
+        self._live = journal.live_folder(self._first.root)
+        # In the thread that answers nothing may wait for another process, or for a disk far away.
+        database = self._first.database
+        self._quick = isinstance(database, Sqlite) and database.waits_for_nobody
+        if isinstance(database, Sqlite):
+            database.give_up_after(STEPS)
         self._pool = ThreadPoolExecutor(READERS, "reader")
         self._queue: SimpleQueue[_Write | None] = SimpleQueue()
         self._writer = threading.Thread(target=self._write, name="writer", daemon=True)
         self._writer.start()
-
-    def first(self, job: Job) -> None:
-        """Do something in the thread that made this, before any request."""
-        job(self._store())
 
     def close(self) -> None:
         """Finish what has been queued, then close every connection."""
@@ -71,7 +70,7 @@ class Workers:
         """
         if quick and self._quick and not self._journals():
             try:
-                return job(self._store())
+                return job(self._first)
             except TooLong:
                 pass
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._read, job)
