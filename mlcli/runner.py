@@ -44,7 +44,7 @@ from mlcli.guardian import Guardian
 from mlcli.output import Output
 from mlcli.projects import git
 from mlcli.shipment import Shipment, login_variables
-from mlcli.store import folder_of, is_remote, open_journal, open_store, takes_new_runs
+from mlcli.store import folder_of, is_remote, open_journal, open_store, store_root, takes_new_runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -247,6 +247,7 @@ def execute(plan: Plan, listener: Listener, *, stdout: int | None = 1, stderr: i
     """Make the run, and end it truthfully whatever happens."""
     output: Output | None = None
     try:
+        store_root(plan.request.tracking_uri)  # where a program cannot log, as in a database, none is started
         with open_store(plan.request.tracking_uri) as store:
             recorder = _Recorder(store, plan, _identity(store, plan), listener.note)
             with recorder:

@@ -377,6 +377,17 @@ def test_a_store_of_its_own_is_not_taken_for_a_folder_of_artifacts(root: Path, t
         open_store(in_postgres.address(root), artifact_root=str(tmp_path / "own"))
 
 
+def test_a_program_is_not_started_where_it_could_not_log(
+    root: Path, store: Store, mlcli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("MLproject").write_text("name: x\nentry_points:\n  main:\n    command: touch started\n")
+    monkeypatch.setenv("MLCLI_TRACKING_URI", in_postgres.address(root))
+    done = mlcli("run", ".", "--env-manager=local", check=2)
+    assert "mlcli server --backend-store-uri" in done.stderr
+    assert not Path("started").exists()
+    assert store.search_runs() == []
+
+
 # -- secrets
 
 
