@@ -471,8 +471,7 @@ def locate(uri: str) -> Tuple[LocalArtifacts, str]:
     """The root and the path below it that an artifact URI means: ``runs:/<run>/<path>``, ``file:``, or a path."""
     uri = os.fspath(uri)
     if uri.startswith("runs:"):
-        run, path = parse_runs_uri(uri)
-        return run_artifacts(run), path
+        return _in_run(*parse_runs_uri(uri))
     if uri.startswith("models:"):
         return model_artifacts(uri), ""
     if uri.startswith(("http://", "https://", "mlflow-artifacts:")):
@@ -495,6 +494,25 @@ def run_artifacts(run: str, tracking_uri: Optional[str] = None) -> LocalArtifact
 
     with open_store(tracking_uri, create=False) as store:
         return open_artifacts(store.artifact_root(store.find_run(run)))
+
+
+def _in_run(run: str, path: str) -> Tuple[LocalArtifacts, str]:
+    """A path in a run; where the run has no such file, in the logged model of that name, as MLflow 3 has it."""
+    from mlcli.store import open_store
+
+    with open_store(create=False) as store:
+        found = store.get_run(store.find_run(run))
+        artifacts = open_artifacts(found.info.artifact_uri)
+        name, _, below = path.partition("/")
+        if name and found.outputs.model_outputs and not artifacts.has(name):
+            for output in reversed(found.outputs.model_outputs):
+                try:
+                    model = store.get_logged_model(output.model_id)
+                except NotFound:  # it was deleted
+                    continue
+                if model.name == name:
+                    return open_artifacts(model.artifact_location), below
+        return artifacts, path
 
 
 def model_artifacts(uri: str) -> LocalArtifacts:

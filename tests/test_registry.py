@@ -1027,6 +1027,24 @@ def test_a_strange_name_is_looked_up_like_any_other(
     assert [version.version for version in store.search_model_versions()] == ["1"]
 
 
+def test_a_model_that_mlflow_3_logged_is_found_by_its_name_in_the_run(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLCLI_TRACKING_URI", str(root))
+    with LOCAL_KINDS["sqlite"](root) as store:
+        run_id = store.create_run("0").info.run_id
+        made = [store.create_logged_model("0", "net", run_id) for _ in range(3)]
+        for step, model in enumerate(made):
+            folder = Path(model.artifact_location)
+            folder.mkdir(parents=True)
+            (folder / "MLmodel").write_text(f"step: {step}")
+            store.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
+        store.delete_logged_model(made[2].model_id)
+    assert Path(artifacts.resolve(f"runs:/{run_id}/net/MLmodel")).read_text() == "step: 1"
+    with pytest.raises(NotFound):
+        artifacts.resolve(f"runs:/{run_id}/other")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted(LOCAL_KINDS))
 def test_models_logged_at_once_all_come_into_the_history(kind: str, root: Path) -> None:
