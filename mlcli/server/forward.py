@@ -58,7 +58,8 @@ class Forward:
                 own = self._own.get(scope["path"].partition("/mlflow/")[2]) if scope["method"] == "POST" else None
                 if own:
                     body.seek(0)
-                    await http.answer_json(send, await asyncio.to_thread(own, http.parse_json(body.read())))
+                    found = await asyncio.to_thread(own, http.parse_json(body.read()))
+                    await http.answer_json(send, http.dump(found))
                 else:
                     await self._pass_on(scope, headers, cast("IO[bytes]", body), send)
         except http.Gone:
