@@ -593,6 +593,9 @@ def _enter(run: ActiveRun) -> None:
     _open_runs[run.run_id] = run
     if not _hooked:
         _hook()
+    elif is_remote(run.root):  # the runs are ended before what is left is sent, whichever store came first
+        atexit.unregister(_close_open_runs)
+        atexit.register(_close_open_runs)
 
 
 def _leave(run: ActiveRun, status: str, *, on_purpose: bool = True) -> None:

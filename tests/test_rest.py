@@ -251,6 +251,49 @@ def test_a_program_logs_as_to_a_folder(url: str, remote: Store, tmp_path: Path) 
     assert spooled() == []
 
 
+def test_a_run_left_open_is_ended_at_exit_whatever_store_came_before(url: str, remote: Store, tmp_path: Path) -> None:
+    done = script(
+        """
+        mlcli.set_tracking_uri(os.environ["LOCAL"])
+        with mlcli.start_run():
+            pass
+        mlcli.set_tracking_uri(os.environ["URL"])
+        mlcli.log_metric("loss", 1)
+        print(mlcli.active_run().info.run_id)
+        """,
+        url,
+        LOCAL=str(tmp_path / "local"),
+        URL=url,
+    )
+    assert done.stderr == ""
+    run = remote.get_run(done.stdout.strip())
+    assert (run.info.status, run.data.metrics) == ("FINISHED", {"loss": 1.0})
+    assert spooled() == []
+
+
+def test_logging_costs_the_program_no_wait(ours: Served) -> None:
+    """A server that takes a request and never answers holds nobody up: the lines lie in the spool."""
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        port = deaf.getsockname()[1]
+        done = script(
+            """
+            from mlcli.store import http, spool
+            run = mlcli.start_run()
+            run.journal.close()
+            spool._kinds[os.environ["DEAF"]] = True
+            writer = spool.writer(os.environ["DEAF"])
+            for step in range(100_000):
+                writer.metric(run.info.run_id, "loss", 1.0, step)
+            print(sum(1 for line in open(writer.path)))
+            sys.stdout.flush()
+            os._exit(0)
+            """,
+            ours.url,
+            DEAF=f"http://127.0.0.1:{port}",
+        )
+    assert done.stdout.split() == ["100001"]
+
+
 def test_an_exception_fails_the_run(url: str, remote: Store) -> None:
     done = script("with mlcli.start_run() as run:\n    print(run.info.run_id, flush=True)\n    1 / 0", url, check=False)
     assert remote.get_run(done.stdout.strip()).info.status == "FAILED"

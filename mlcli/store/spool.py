@@ -353,17 +353,35 @@ def sync(root: str, *, patience: Optional[float] = None, progress: Callable[[str
                 live += os.path.exists(path)  # or somebody else finished it a moment ago
                 os.close(fd)
         # Twice: what one journal says of a run may have to wait for the run's start in another one.
-        for out, _ in [*dead, *dead]:
-            if out.waiting():
-                progress(f"sending {out.waiting():,} bytes of {out.name}")
-                size += send(root, out, patience=patience, dead=True)
-        for out, _ in dead:
-            _close(root, out, patience)
-            out.forget()
+        failure: Optional[MlcliError] = None
+        for finish in (False, True):
+            for out, _ in dead:
+                try:
+                    size += _finish(root, out, patience, progress, finish=finish)
+                except StoreUnavailable:  # noqa: PERF203 - a request takes longer than any `try`
+                    raise
+                except MlcliError as error:  # it must not keep back the others
+                    failure = error
+        if failure is not None:
+            raise failure
     finally:
         for _, fd in dead:
             os.close(fd)
     return Sent(len(dead), size, _send_files(root, place, progress), live)
+
+
+def _finish(
+    root: str, out: Outgoing, patience: Optional[float], progress: Callable[[str], None], *, finish: bool
+) -> int:
+    """Send the rest of a journal without a writer; to ``finish`` it is to close its runs and remove it."""
+    size = 0
+    if out.waiting():
+        progress(f"sending {out.waiting():,} bytes of {out.name}")
+        size = send(root, out, patience=patience, dead=True)
+    if finish:
+        _close(root, out, patience)
+        out.forget()
+    return size
 
 
 def _close(root: str, out: Outgoing, patience: Optional[float]) -> None:
