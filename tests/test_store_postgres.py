@@ -325,6 +325,30 @@ def test_a_statement_that_takes_too_long_is_ended(store: Store, monkeypatch: pyt
     assert store.search_runs() == []
 
 
+def test_a_writer_that_stops_in_the_middle_does_not_keep_others_waiting(
+    root: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Postgres, "idle", 0.3)
+    paused = Postgres(in_postgres.address(root))
+    try:
+        writing = paused.transaction()
+        writing.__enter__()
+        paused.execute("UPDATE experiments SET name = 'half done'")
+        store.create_experiment("others go on")  # after the server has given up on the first
+        with pytest.raises(StoreUnavailable, match="was lost"):
+            writing.__exit__(None, None, None)
+        assert [item.name for item in store.search_experiments()] == ["others go on", "Default"]
+    finally:
+        paused.close()
+
+
+def test_a_server_without_room_for_another_connection_says_so(root: Path, store: Store, postgres: Server) -> None:
+    postgres.run("CREATE ROLE narrow LOGIN PASSWORD 'narrow' CONNECTION LIMIT 1")
+    address = postgres.uri().replace(f"mlcli:{quote(PASSWORD, safe='')}", "narrow:narrow")
+    with psycopg.connect(address), pytest.raises(StoreUnavailable, match="too many connections"):
+        open_store(address, artifact_root=str(root))
+
+
 def test_a_failed_statement_leaves_no_transaction_behind(store: Store) -> None:
     with pytest.raises(StoreUnavailable, match="does not exist"), store.database.transaction():
         store.database.execute("UPDATE nothing SET x = 1")
