@@ -44,7 +44,7 @@ def main() -> None:
     options = parser.parse_args()
     mlflow = install_mlflow() if options.mlflow else None
     rows: list[Row] = []
-    for part in (commands, no_op_run, environments, calls, absorbing, searching, footprint):
+    for part in (commands, no_op_run, environments, calls, absorbing, importing, searching, footprint):
         if options.only in part.__name__:
             with tempfile.TemporaryDirectory() as folder:
                 print(f"... {part.__name__}", file=sys.stderr, flush=True)
@@ -161,6 +161,12 @@ def absorbing(folder: Path, _mlflow: Path | None) -> list[Row]:
         [sys.executable, HERE / "absorb.py", folder / "mlruns"], capture_output=True, text=True, check=True
     )
     return [Row("absorb a journal, per metric", float(done.stdout), None, None, "us")]
+
+
+def importing(folder: Path, _mlflow: Path | None) -> list[Row]:
+    """Bring 10,000 runs with a million metric points here from MLflow's file store."""
+    done = subprocess.run([sys.executable, HERE / "importing.py", folder], capture_output=True, text=True, check=True)
+    return [Row("import from MLflow's file store, per metric point", float(done.stdout) / 1_000_000, None, None, "us")]
 
 
 def searching(folder: Path, _mlflow: Path | None) -> list[Row]:
