@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Annotated, Any, List, Optional
 
 import typer
+import typer.core
 
 from mlcli import config
 from mlcli.cli import options, render
@@ -15,8 +16,17 @@ if TYPE_CHECKING:
     from mlcli.server.security import Users
     from mlcli.store import Store
 
+
 # -h is the host here, as in MLflow.
+class _Server(typer.core.TyperGroup):
+    """The command and its group; ``-h`` alone asks for help all the same."""
+
+    def parse_args(self, ctx: Any, args: List[str]) -> List[str]:
+        return super().parse_args(ctx, ["--help"] if args == ["-h"] else args)
+
+
 app = typer.Typer(
+    cls=_Server,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,
