@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 PLUGIN = os.path.join(os.path.dirname(os.path.realpath(__file__)), "mlflow_plugin")
 ELSEWHERE = "mlcli.mlflow.elsewhere"  # the tag in which the plugin tells where else the child has logged to
+STAYED = (
+    "mlcli.mlflow.experiment"  # the tag with the experiment that the script chose, where the run could not go there
+)
 _MLFLOW = re.compile(r"mlflow([_-]skinny)?-[^/]*\.(dist|egg)-info\Z", re.IGNORECASE)
 _SETTLE = 30.0  # seconds the server has to write down what has been sent
 

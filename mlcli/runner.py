@@ -645,6 +645,11 @@ def _bridge(recorder: _Recorder, env: Env, listener: Listener) -> Iterator[bridg
         return
     if chosen.experiment_id != recorder.experiment.experiment_id:
         listener.note(f"the script chose the experiment {chosen.name!r}: the run is there")
+    elif bridge.STAYED in run.data.tags:
+        listener.note(
+            f"the script chose another experiment, {run.data.tags[bridge.STAYED]}; the server cannot move runs, so the run"
+            f" stays in {chosen.name!r}: name it with --experiment-name"
+        )
     elsewhere = run.data.tags.get(bridge.ELSEWHERE)
     if elsewhere:
         listener.note(f"the script logged elsewhere itself, by mlflow.set_tracking_uri: {elsewhere}")

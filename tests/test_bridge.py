@@ -10,7 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -328,6 +328,69 @@ class TestRuns:
 
         _until(lambda: "RUNNING" not in statuses().values())
         assert statuses() == {"main": "FINISHED", "killed": "KILLED", "left open": "KILLED"}
+
+
+# -- stores on servers
+
+
+@pytest.fixture(params=["mlcli", "mlflow"])
+def address(request: pytest.FixtureRequest, tmp_path: Path, newest: Path) -> Iterator[str]:
+    """The address of a server that runs, of ours or of MLflow's."""
+    folder = tmp_path / "server"
+    folder.mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    ours = [sys.executable, "-m", "mlcli", "server", "--backend-store-uri", str(folder / "mlruns")]
+    theirs = [str(newest), "-m", "mlflow", "server", "--workers", "1", "--backend-store-uri", "sqlite:///mlflow.db"]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [*(ours if request.param == "mlcli" else theirs), "--host", "127.0.0.1", "--port", port],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=folder,
+            env={**os.environ, "PATH": f"{newest.parent}{os.pathsep}{os.environ['PATH']}"},
+            start_new_session=True,
+        )
+        try:
+            _until(lambda: _listens(int(port)) or process.poll() is not None)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(60)
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_scripts_log_to_a_store_on_a_server_through_the_run_that_mlcli_made_there(
+    run, newest: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLCLI_TRACKING_URI", address)
+    found = run(
+        newest,
+        """
+        import mlflow, os
+        mlflow.set_experiment("chosen by the script")
+        with mlflow.start_run(tags={"colour": "red"}) as run:
+            assert run.info.run_id == os.environ["MLCLI_RUN_ID"]
+            mlflow.log_metric("m", 1)
+            mlflow.log_text("x" * 3_000_000, "deep/er.txt")
+            assert len(mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/deep/er.txt")) == 3_000_000
+            with mlflow.start_run(nested=True, run_name="inner"):
+                mlflow.log_param("p", 1)
+        mlflow.MlflowClient().create_run("0", run_name="left open")
+        """,
+    )
+    assert set(found.runs) == {"main", "inner", "left open"}
+    assert {item["info"]["status"] for item in found.runs.values()} == {"FINISHED"}
+    assert found.main["data"]["metrics"] == {"m": 1.0}
+    assert found.main["data"]["tags"]["colour"] == "red"
+    assert found.main["data"]["tags"]["mlflow.source.type"] == "PROJECT"
+    assert found.runs["inner"]["data"]["tags"]["mlflow.parentRunId"] == found.main["info"]["run_id"]
+    moved = found.main["info"]["experiment_id"] == found.runs["inner"]["info"]["experiment_id"]
+    assert moved == ("cannot move runs" not in found.done.stderr)
+    assert "the script chose" in found.done.stderr
 
 
 def _until(condition: Callable[[], bool]) -> None:

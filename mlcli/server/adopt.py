@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mlcli.bridge import STAYED
 from mlcli.entities import RunStatus, RunTag
 from mlcli.errors import InvalidInput
 from mlcli.store.records import pairs
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from mlcli.store.records import Pairs
 
 PARENT = "mlflow.parentRunId"
-STAYED = "mlcli.mlflow.experiment"  # the experiment that the script chose, where the run could not go there
 # What mlcli knows better than a script that believes it was started by itself.
 _OURS = ("mlflow.user", "mlflow.source.", "mlflow.project.", "mlflow.runName")
 
