@@ -93,7 +93,8 @@ def set_tracking_uri(uri: Union[str, os.PathLike[str]]) -> None:
     if _inside_mlcli_run():
         _note(f"set_tracking_uri({text!r}) has no effect inside `mlcli run`, which keeps the run in its own store")
         return
-    os.environ[_TRACKING_VARIABLE] = store_root(text) if text else ""
+    root = store_root(text) if text else ""
+    os.environ[_TRACKING_VARIABLE] = text if is_remote(root) else root  # an address may hold a login
 
 
 def get_tracking_uri() -> str:

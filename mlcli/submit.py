@@ -128,10 +128,19 @@ def _start(argv: List[str], run_id: str) -> SubmittedRun:
         if stream is not None:
             stream.flush()
     try:
-        process = subprocess.Popen(argv, env={**os.environ, "MLCLI_TRACKING_URI": uri})
+        process = subprocess.Popen(argv, env={**os.environ, **_login(uri), "MLCLI_TRACKING_URI": uri})
     except OSError as error:
         raise RunFailed(f"cannot start {argv[0]}: {error.strerror}", run_id=run_id, code=127) from error
     return SubmittedRun(run_id, process, uri)
+
+
+def _login(uri: str) -> Dict[str, str]:
+    """The login that stood in the address of a server: ``uri`` is without it."""
+    if not uri.startswith(("http://", "https://")):
+        return {}
+    from mlcli.store import http
+
+    return http.login_variables(uri)
 
 
 def _await(submitted: SubmittedRun, uri: str) -> None:

@@ -704,6 +704,41 @@ def test_a_certificate_is_checked_unless_told_otherwise(tmp_path: Path, monkeypa
         server.shutdown()
 
 
+def test_a_login_in_the_address_reaches_the_programs_that_are_started(project: Path, tmp_path: Path) -> None:
+    """The server asks for it: without it no run is made."""
+    seen: list[str | None] = []
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.headers.get("Authorization"))
+            self.send_response(401)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_POST = do_GET  # noqa: N815 - http.server's name
+
+        def log_message(self, *_words: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://ann:pw@127.0.0.1:{server.server_port}"
+        done = script(
+            """
+            mlcli.set_tracking_uri(os.environ.pop("MLCLI_TRACKING_URI"))
+            try:
+                mlcli.projects.run(os.environ["PROJECT"], env_manager="local")
+            except mlcli.errors.MlcliError as error:
+                print(error)
+            """,
+            address,
+            PROJECT=str(project),
+        )
+        server.shutdown()
+    assert set(seen) == {"Basic YW5uOnB3"}
+    assert "pw@" not in done.stdout + done.stderr
+
+
 def test_a_login_in_the_address_is_used_and_never_shown(unused: str, mlcli) -> None:
     address = unused.replace("http://", "http://ann:s3cret@")
     assert store_root(address) == unused

@@ -222,14 +222,15 @@ def _report(error: BaseException) -> str:
     import traceback
 
     from mlcli._version import __version__
-    from mlcli.config import state_root
+    from mlcli.config import masked, state_root
 
     folder = os.path.join(state_root(), "reports")
     os.makedirs(folder, mode=0o700, exist_ok=True)
     path = os.path.join(folder, f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt")
+    words = [masked(word) for word in sys.argv]
     with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(
-            f"mlcli {__version__}, Python {sys.version}, {sys.platform}\ncommand: {sys.argv!r}\n\n"
+            f"mlcli {__version__}, Python {sys.version}, {sys.platform}\ncommand: {words!r}\n\n"
             + "".join(traceback.format_exception(error))
         )
     return path
