@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from mlcli.entities import LoggedModelOutput
 from mlcli.models import mlmodel
 from mlcli.store import open_store
 
@@ -145,11 +147,34 @@ def test_what_cannot_be_logged_is_told(mlcli, run):
 # --- models
 
 
-@pytest.mark.parametrize("uri", ["runs:/latest/model", "runs:/latest"])
+@pytest.mark.parametrize("uri", ["runs:/latest/model", "runs:/latest", "runs:/latest/"])
 def test_a_model_is_downloaded_whole(mlcli, run, uri):
     path = mlcli("models", "download", uri, "-d", "out").stdout.strip()
     assert path == os.path.abspath("out/model")
     assert mlmodel.tree_digest(path) == mlmodel.tree_digest(str(root_of(run) / "model"))
+
+
+@pytest.mark.parametrize(
+    ("uri", "name"),
+    [
+        ("models:/iris/1", "iris"),
+        ("models:/iris@best", "iris"),
+        ("models:/iris/latest", "iris"),
+        ("runs:/{}/net", "net"),
+    ],
+)
+def test_a_model_of_the_registry_is_downloaded_under_its_name(mlcli, run, uri, name):
+    with open_store() as store:
+        store.create_registered_model("iris")
+        store.create_model_version("iris", f"runs:/{run}/model")
+        store.set_registered_model_alias("iris", "best", "1")
+        logged = store.create_logged_model("0", "net", run)
+        store.log_outputs(run, [LoggedModelOutput(logged.model_id)])
+    model = root_of(run) / "model"
+    shutil.copytree(model, logged.artifact_location)
+    path = mlcli("models", "download", uri.format(run), "-d", "out").stdout.strip()
+    assert path == os.path.abspath(f"out/{name}")
+    assert mlmodel.tree_digest(path) == mlmodel.tree_digest(str(model))
 
 
 def test_a_model_that_was_changed_since_it_was_logged_is_refused(mlcli, run):
@@ -176,7 +201,8 @@ def test_a_run_with_several_models_wants_to_know_which(mlcli, run):
 
 
 @pytest.mark.parametrize(
-    ("uri", "code"), [("models:/m", 2), ("models:/m/1", 3), ("runs:/nope/model", 3), ("runs:/latest/gone", 3), ("http://x/y", 2)]
+    ("uri", "code"),
+    [("models:/m", 2), ("models:/m/1", 3), ("runs:/nope/model", 3), ("runs:/latest/gone", 3), ("http://x/y", 2)],
 )
 def test_uris_that_lead_nowhere(mlcli, run, uri, code):
     done = mlcli("models", "download", uri, check=code)

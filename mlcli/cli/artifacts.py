@@ -138,15 +138,23 @@ def _tell_skipped(skipped: Skipped) -> None:
 
 
 def fetch(
-    artifacts: LocalArtifacts, path: str, folder: str, *, force: bool, check: Callable[[str], None] | None = None
+    artifacts: LocalArtifacts,
+    path: str,
+    folder: str,
+    *,
+    force: bool,
+    check: Callable[[str], None] | None = None,
+    name: str = "",
 ) -> str:
-    """Copy an artifact into ``folder`` and return where it is; of the root, all that is in it.
+    """Copy an artifact into ``folder``, as ``name`` if one is given, and return where it is.
+
+    Of the root all that is in it is copied; with a name it is copied as a folder of that name.
 
     The copy is made aside, checked, and renamed: under its name it is whole or not there at all. What is there already
     stays if it is the same; if not, it is replaced only by ``force``.
     """
-    if path:
-        return _fetch_one(artifacts, path, folder, force=force, check=check)
+    if path or name:
+        return _fetch_one(artifacts, path, folder, force=force, check=check, name=name)
     entries = artifacts.list()
     if not entries:
         raise NotFound("the run has no artifacts")
@@ -156,11 +164,17 @@ def fetch(
 
 
 def _fetch_one(
-    artifacts: LocalArtifacts, path: str, folder: str, *, force: bool, check: Callable[[str], None] | None
+    artifacts: LocalArtifacts,
+    path: str,
+    folder: str,
+    *,
+    force: bool,
+    check: Callable[[str], None] | None,
+    name: str = "",
 ) -> str:
     from tempfile import TemporaryDirectory
 
-    target = os.path.join(os.path.abspath(folder), path.rpartition("/")[2])
+    target = os.path.join(os.path.abspath(folder), name or path.rpartition("/")[2])
     if not artifacts.has(path):
         raise NotFound(
             f"there is no artifact {path!r} in {artifacts.root}",
@@ -181,7 +195,7 @@ def _fetch_one(
         os.makedirs(folder, exist_ok=True)
         with TemporaryDirectory(prefix=".tmp-", dir=folder) as aside:
             copy = os.path.join(aside, "new")
-            with render.progress(f"copying {path}") as tick:
+            with render.progress(f"copying {path or name}") as tick:
                 artifacts.get(path, copy, progress=tick, on_skip=_tell_skipped)
             if check is not None:
                 check(copy)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Annotated
 
 import typer
 
-from mlcli.artifacts import LocalArtifacts, locate
+from mlcli.artifacts import LocalArtifacts, locate, parse_runs_uri
 from mlcli.cli import options, render
 from mlcli.cli.artifacts import Destination, Force, fetch
 from mlcli.errors import InvalidInput, ModelError, NotFound
@@ -23,7 +24,13 @@ def _group() -> None:
 
 @app.command()
 def download(
-    uri: Annotated[str, typer.Argument(metavar="URI", help="runs:/RUN/PATH; runs:/RUN where the run has one model.")],
+    uri: Annotated[
+        str,
+        typer.Argument(
+            metavar="URI",
+            help="runs:/RUN/PATH; runs:/RUN where the run has one model; models:/NAME/VERSION or models:/NAME@ALIAS.",
+        ),
+    ],
     dst_path: Destination = ".",
     force: Force = False,
     as_json: options.Json = False,
@@ -34,14 +41,18 @@ def download(
     name. A model that is there already stays if it is the same; --force replaces one that differs.
     """
     artifacts, path = locate(uri)
-    if uri.startswith("runs:") and not path:
+    name = ""
+    if uri.startswith("runs:") and not parse_runs_uri(uri)[1]:
         path = _only_model(artifacts, uri)
+    elif not path:
+        # A registered or logged model is a folder of its own: its copy is named as the URI names it.
+        name = re.sub("[@/].*", "", uri.partition("/")[2]) if uri.startswith("models:") else uri.rpartition("/")[2]
     if artifacts.has(path) and not artifacts.has(f"{path}/{mlmodel.FILE}".lstrip("/")):
         raise ModelError(
             f"{uri} is not a model: it has no {mlmodel.FILE} file",
             hint=f"`mlcli artifacts download -u {uri}` gets it all the same",
         )
-    found = fetch(artifacts, path, dst_path, force=force, check=check)
+    found = fetch(artifacts, path, dst_path, force=force, check=check, name=name)
     render.emit_json({"path": found}) if as_json else render.emit(found)
 
 
