@@ -168,7 +168,7 @@ def test_the_tracker_needs_only_the_standard_library():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_of_the_table_is_a_module_that_says_what_it_is_for(command):
-    path = PACKAGE / "cli" / f"{command}.py"
+    path = PACKAGE / "cli" / f"{MODULES.get(command, command)}.py"
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
 
 
