@@ -353,6 +353,27 @@ def test_a_killed_program_loses_nothing_and_its_run_is_closed_by_sync(url: str, 
     assert remote.get_run(run_id) == before
 
 
+def test_a_line_that_is_refused_keeps_back_nothing(url: str, remote: Store) -> None:
+    done = script(
+        """
+        run = mlcli.start_run()
+        for value in ("1", "2"):
+            run.journal.params(run.info.run_id, {"lr": value, f"with {value}": "x"})
+        os.write(run.journal.fileno(), b'this is no JSON\\n{"metric": "nameless"}\\n')
+        os.write(run.journal.fileno(), b'{"run": "%s", "tag": "bytes", "value": "\\xff\\xfe"}\\n' % run.info.run_id.encode())
+        mlcli.log_metric("loss", float("-inf"), step=-3)
+        mlcli.set_tag("after", "grün")
+        mlcli.end_run()
+        print(run.info.run_id)
+        """,
+        url,
+    )
+    run = remote.get_run(done.stdout.strip())
+    assert (run.info.status, run.data.tags["after"], run.data.params["lr"]) == ("FINISHED", "grün", "1")
+    assert {"with 1"} <= set(run.data.params)
+    assert steps(remote, run.info.run_id) == [-3]
+
+
 # --- a bad network
 
 
@@ -459,6 +480,58 @@ def test_the_run_goes_on_while_the_server_restarts(ours: Served) -> None:
     with open_store(ours.url) as store:
         assert steps(store, run_id) == list(range(600))
         assert store.get_run(run_id).info.status == "FINISHED"
+
+
+FLOOD = """
+import mlcli, time
+with mlcli.start_run() as run:
+    print(run.info.run_id, flush=True)
+    for step in range(20_000):
+        mlcli.log_metric("loss", step, step=step)
+        if step % 20 == 0:
+            time.sleep(0.001)
+"""
+
+
+@pytest.mark.slow
+def test_a_server_killed_again_and_again_in_a_flood_has_each_point_once(root: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    words = [sys.executable, "-m", "mlcli", "server", "--port", str(port), "--backend-store-uri", str(root)]
+
+    def started() -> subprocess.Popen[bytes]:
+        server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(200):
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            except OSError:
+                time.sleep(0.05)
+        return server
+
+    server = started()
+    environ = {**os.environ, "MLCLI_TRACKING_URI": f"http://127.0.0.1:{port}"}
+    programs = [
+        subprocess.Popen([sys.executable, "-c", FLOOD], stdout=subprocess.PIPE, text=True, env=environ)
+        for _ in range(3)
+    ]
+    try:
+        for _ in range(4):
+            time.sleep(0.4)
+            server.kill()
+            server.wait()
+            server = started()
+        ended = [program.communicate(timeout=90)[0].strip() for program in programs]
+        assert [program.returncode for program in programs] == [0, 0, 0]
+        with open_store(f"http://127.0.0.1:{port}") as store:
+            assert {run.info.run_id: run.info.status for run in store.search_runs(None)} == dict.fromkeys(
+                ended, "FINISHED"
+            )
+            for run_id in ended:
+                assert steps(store, run_id) == list(range(20_000))
+    finally:
+        server.kill()
+        server.wait()
 
 
 def test_a_server_that_stays_away_costs_nothing_but_a_sync(ours: Served, mlcli) -> None:
