@@ -26,7 +26,7 @@ def complete(mlcli, line: str) -> list[str]:
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("mlcli exp", ["experiments"]),
+        ("mlcli experim", ["experiments"]),
         ("mlcli --vers", ["--version"]),
         ("mlcli runs sh", ["show"]),
         ("mlcli runs list --js", ["--json"]),
