@@ -289,6 +289,8 @@ def send(root: str, out: Outgoing, *, patience: Optional[float] = None, dead: bo
 
             translate.send(root, out, data, left)
             out.reached(out.position + len(data))
+        if end is not None and monotonic() >= end and out.waiting():
+            raise StoreUnavailable(f"{root} could not take everything in time", hint="`mlcli sync` sends the rest")
     return max(out.position - first, 0)
 
 
