@@ -126,6 +126,8 @@ class Workers:
             store = self._store()
             store.absorb()
             with store.database.transaction(durable=any([item.durable for item in group])):
+                if len(group) == 1:  # what fails takes the transaction with it: no savepoint is needed
+                    return [group[0].job(store)]
                 outcomes += [_attempt(store, item.job) for item in group]
         except Exception as error:  # noqa: BLE001 - the writer must outlive whatever a request brings to light
             return [error] * len(group)
