@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from types import TracebackType
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Type, Union
+from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Type, Union
 
 from mlcli import journal, rules
 from mlcli.entities import (
@@ -27,9 +27,11 @@ from mlcli.entities import (
     ViewType,
 )
 from mlcli.errors import AlreadyExists, InvalidInput, InvalidState, NotFound, StoreUnavailable
-from mlcli.store import query
 from mlcli.store.absorb import Writes, absorb
 from mlcli.store.database import Database
+
+if TYPE_CHECKING:
+    from mlcli.store.query import Query
 
 MAX_PAGE = 50_000
 _RUN_COLUMNS = "r.id, r.run_id, r.experiment, r.name, r.user_id, r.status, r.start_time, r.end_time, r.lifecycle_stage, e.artifact_location"
@@ -125,6 +127,8 @@ class Store:
         page_token: Optional[str] = None,
     ) -> Page[Experiment]:
         """Find experiments; by default the newest first."""
+        from mlcli.store import query  # the search language: `mlcli run` has no use for it
+
         select = query.experiments(filter_string, order_by, view_type, journal.now())
         with self.database.snapshot():
             keys, token = self._page(select, max_results, page_token)
@@ -141,6 +145,7 @@ class Store:
 
     def delete_experiment(self, experiment_id: str) -> None:
         """Delete an experiment and its runs; :meth:`restore_experiment` brings all back."""
+        self.absorb()  # runs that were started a moment ago are among them
         with self.database.transaction():
             self._active_experiment(experiment_id)
             self._touch_experiment(experiment_id, "lifecycle_stage = 'deleted'", {})
@@ -151,6 +156,7 @@ class Store:
             )
 
     def restore_experiment(self, experiment_id: str) -> None:
+        self.absorb()
         with self.database.transaction():
             found = self.get_experiment(experiment_id)
             if found.lifecycle_stage == LifecycleStage.ACTIVE:
@@ -323,6 +329,8 @@ class Store:
         """Find runs in the experiments (None: in all); by default the newest first, missing values last."""
         self.absorb()
         keys = None if experiment_ids is None else [_experiment_key(item) for item in experiment_ids]
+        from mlcli.store import query
+
         select = query.runs(filter_string, order_by, keys, view_type, journal.now(), root=self.root)
         with self.database.snapshot():
             found, token = self._page(select, max_results, page_token)
@@ -497,11 +505,11 @@ class Store:
 
     # -- small pieces
 
-    def _page(
-        self, select: query.Query, max_results: int, page_token: Optional[str]
-    ) -> Tuple[List[int], Optional[str]]:
+    def _page(self, select: Query, max_results: int, page_token: Optional[str]) -> Tuple[List[int], Optional[str]]:
         if not 1 <= max_results <= MAX_PAGE:
             raise InvalidInput(f"max_results must be between 1 and {MAX_PAGE}, not {max_results}")
+        from mlcli.store import query
+
         offset = query.decode_token(page_token) if page_token else 0
         keys = select.page(self.database.query, max_results + 1, offset)
         more = len(keys) > max_results
