@@ -18,6 +18,7 @@ from mlcli.store.database import Database
 
 CHUNK = 8 * 1024 * 1024  # bytes of a journal applied per transaction: bounds memory and how long others wait
 _MAX_REJECTED_TEXT = 1000
+END_REASON = "mlcli.end_reason"
 
 
 class _UnknownRun(Exception):
@@ -155,7 +156,7 @@ def _close_runs(database: Database, live: _Live) -> None:
             "UPDATE runs SET status = 'KILLED', end_time = :time WHERE id = :run",
             {"run": run, "time": max(last_sign, start_time)},
         )
-        set_tag(database, run, "mlcli.end_reason", "its process died without ending it")
+        set_tag(database, run, END_REASON, "its process died without ending it")
 
 
 def _forget_finished(database: Database, live: _Live) -> None:
@@ -255,10 +256,7 @@ class Writes:
         elif "status" in entry:
             self.status(self.run(run_id), entry["status"], entry.get("time"))
         elif "resume" in entry:
-            self.database.execute(
-                "UPDATE runs SET status = 'RUNNING', owner = :owner WHERE id = :run",
-                {"run": self.run(run_id), "owner": self.source},
-            )
+            self._resume(self.run(run_id))
         elif "input" in entry:
             self.input(self.run(run_id), entry["input"])
         else:
@@ -421,6 +419,14 @@ class Writes:
         run = self.start(rules.run_id(run_id), experiment, name, user, time, start.get("status", "RUNNING"), tags)
         for key, value in _map(start.get("params") or {}, "params").items():
             self.param(run, key, value)
+
+    def _resume(self, run: int) -> None:
+        """The run goes on, in the hands of this journal's writer; what told of its end is no longer true."""
+        self.database.execute(
+            "UPDATE runs SET status = 'RUNNING', end_time = NULL, owner = :owner WHERE id = :run",
+            {"run": run, "owner": self.source},
+        )
+        self.database.execute("DELETE FROM tags WHERE run = :run AND key = :key", {"run": run, "key": END_REASON})
 
     def _experiment(self, experiment_id: object) -> int:
         try:
