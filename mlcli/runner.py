@@ -467,12 +467,22 @@ def _birth_tags(plan: Plan, user: str) -> dict[str, str]:
 
 
 def _source_name(project: Project) -> str:
-    """As MLflow writes it: a folder inside a work tree as file://<work tree>[#subfolder], a URI as typed."""
+    """As MLflow writes it: a folder inside a work tree as file://<work tree>[#subfolder], an address as typed."""
     source = project.source
-    if not os.path.isdir(source.uri.partition("#")[0]) or not source.root:
-        return source.uri if not os.path.exists(source.uri) else os.path.abspath(source.uri)
-    inside = os.path.relpath(source.folder, source.root)
-    return f"file://{source.root}" + ("" if inside == os.curdir else f"#{inside}")
+    if project.fetched:
+        base = source.uri.partition("#")[0] or os.curdir
+        found = git.work_tree(base) if os.path.isdir(base) and not git.is_bare(base) else None
+        if found is None:
+            return project.origin
+        root, folder = found[0], os.path.join(os.path.abspath(base), source.subdir)
+    elif source.script is not None:
+        return os.path.join(source.folder, source.script)
+    elif source.root is None:
+        return source.folder
+    else:
+        root, folder = source.root, source.folder
+    inside = os.path.relpath(folder, root)
+    return f"file://{root}" + ("" if inside == os.curdir else f"#{inside}")
 
 
 def _cut(value: str) -> str:

@@ -51,6 +51,23 @@ WRONG = [
 ]  # fmt: skip
 
 
+def test_all_wrong_values_are_named_at_once_with_the_lines_that_declare_them(tmp_path):
+    declared = [
+        Parameter(name, kind, None, True, line=line)
+        for name, kind, line in (("n", "int", 7), ("f", "float", 8), ("u", "uri", 9), ("data", "path", 10))
+    ]
+    given = {"n": "x", "f": "1", "u": "/z", "data": "gone.csv"}
+    with pytest.raises(InvalidInput) as caught:
+        resolve(entry(*declared), given, str(tmp_path), "p/MLproject")
+    first, second, third = caught.value.message.splitlines()
+    assert first == "the parameter `n` wants a whole number, not `x`"
+    assert second == "the parameter `u` wants a URI with a scheme, not `/z`"
+    assert third.startswith("the parameter `data` wants an existing path")
+    assert caught.value.hint.endswith(
+        "p/MLproject declares `n: int` on line 7, `u: uri` on line 9, `data: path` on line 10"
+    )
+
+
 @pytest.mark.parametrize(("kind", "value"), FITS)
 def test_a_value_that_fits_its_type_is_passed_on(kind, value, tmp_path):
     values = resolve(entry(one(kind)), {"p": value}, str(tmp_path))

@@ -268,8 +268,10 @@ def test_a_status_set_on_purpose_does_not_hide_a_bad_exit_code(tmp_path, mlcli):
     assert the_run().info.status == "FAILED"
 
 
-def git(folder: Path, *args: str) -> str:
-    return subprocess.run(["git", "-C", str(folder), *args], check=True, capture_output=True, text=True).stdout.strip()
+def git(folder: Path, *args: object) -> str:
+    return subprocess.run(
+        ["git", "-C", str(folder), *map(str, args)], check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 def test_the_commit_and_what_was_changed_since_are_kept(tmp_path, mlcli):
@@ -286,6 +288,27 @@ def test_the_commit_and_what_was_changed_since_are_kept(tmp_path, mlcli):
     diff = Path(run.info.artifact_uri, "code", "diff.patch").read_text()
     assert "-print('hello')" in diff
     assert "+print('changed')" in diff
+
+
+@pytest.mark.parametrize("kind", ["version", "zip", "bare"])
+def test_a_fetched_project_is_named_by_where_it_came_from_and_not_by_the_cache(tmp_path, mlcli, kind):
+    folder = project(tmp_path / "repo" / "sub")
+    git(folder.parent, "init", "-q")
+    git(folder.parent, "add", ".")
+    git(folder.parent, "commit", "-qm", "first")
+    git(folder.parent, "archive", "--format=zip", "-o", tmp_path / "p.zip", "HEAD")
+    git(folder.parent, "clone", "-q", "--bare", folder.parent, tmp_path / "bare.git")
+    asked, name = {
+        "version": (["../repo/sub", "--version", "main"], f"file://{folder.parent}#sub"),
+        "zip": (["../p.zip#sub"], f"{tmp_path}/p.zip#sub"),
+        "bare": (["../bare.git#sub"], f"{tmp_path}/bare.git#sub"),
+    }[kind]
+    here = tmp_path / "here"
+    here.mkdir()
+    mlcli("run", *asked, "--env-manager=local", cwd=here, env={**os.environ, "MLCLI_TRACKING_URI": "mlruns"})
+    with open_store(str(here / "mlruns")) as store:
+        (run,) = store.search_runs()
+    assert run.data.tags["mlflow.source.name"] == name
 
 
 def test_a_clean_work_tree_leaves_no_diff(tmp_path, mlcli):

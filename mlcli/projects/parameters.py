@@ -59,6 +59,7 @@ def resolve(entry: EntryPoint, given: Mapping[str, str], folder: str, file: str 
         raise _missing(entry, missing, file)
     resolved: dict[str, str] = {}
     recorded: dict[str, str] = {}
+    wrong: list[_Wrong] = []
     for parameter in entry.parameters.values():
         default = parameter.default if parameter.default is not None else ""
         value = given.get(parameter.name, default)
@@ -66,14 +67,38 @@ def resolve(entry: EntryPoint, given: Mapping[str, str], folder: str, file: str 
         if parameter.name in given and (parameter.required or value != default):
             complaint = misfit(parameter, value)
             if complaint is not None and not complaint.usable:
-                raise InvalidInput(
-                    f"the parameter `{parameter.name}` wants {complaint.wants}, not `{value}`", hint=complaint.hint
-                )
+                message = f"the parameter `{parameter.name}` wants {complaint.wants}, not `{value}`"
+                wrong.append(_Wrong(parameter, message, complaint.hint))
+                continue
             if complaint is not None:
                 notes.append(f"`{parameter.name}={value}` is passed on as it is, though {complaint.wants} is wanted")
         recorded[parameter.name] = value
-        resolved[parameter.name] = _located(parameter, value, folder, notes)
+        try:
+            resolved[parameter.name] = _located(parameter, value, folder, notes)
+        except InvalidInput as error:
+            wrong.append(_Wrong(parameter, error.message, error.hint))
+    if wrong:
+        raise _all_wrong(wrong, file)
     return Values(resolved, extras, {**recorded, **extras}, tuple(notes))
+
+
+class _Wrong(NamedTuple):
+    parameter: Parameter
+    message: str
+    hint: str
+
+
+def _all_wrong(wrong: list[_Wrong], file: str | None) -> InvalidInput:
+    """One error for all values that do not fit, with the places where their types are declared."""
+    hints = [item.hint for item in wrong if item.hint]
+    if file is not None:
+        lines = [
+            f"`{item.parameter.name}: {item.parameter.type}` on line {item.parameter.line}"
+            for item in wrong
+            if item.parameter.line
+        ]
+        hints += [f"{file} declares {', '.join(lines)}"] if lines else []
+    return InvalidInput("\n".join(item.message for item in wrong), hint="\n".join(hints))
 
 
 class Misfit(NamedTuple):
