@@ -40,24 +40,33 @@ def absorb(database: Database, root: str) -> None:
     if not journals:
         return
     try:
-        waiting = journals
-        for last_pass in (False, True):
-            waiting = [live for live in waiting if not _absorb_one(database, live, reject_unknown=last_pass)]
-            if not waiting:
-                break
-            if not last_pass:
-                # The starts these lines wait for were written before them: read every other journal again.
-                for live in journals:
-                    if live not in waiting and not live.dead:
-                        _absorb_one(database, live, reject_unknown=False)
+        if sum([os.fstat(live.fd).st_size for live in journals]) <= CHUNK:
+            # Few lines: one transaction for all, rather than a lock and a wait for the disk each.
+            with database.transaction(durable=any([live.dead for live in journals])):
+                _absorb_all(database, journals)
+        else:
+            _absorb_all(database, journals)
         for live in journals:
-            if live.dead and live not in waiting:
+            if live.dead:
                 os.unlink(live.path)
         if any([live.dead for live in journals]):
             database.optimize()
     finally:
         for live in journals:
             os.close(live.fd)
+
+
+def _absorb_all(database: Database, journals: Sequence[_Live]) -> None:
+    waiting = journals
+    for last_pass in (False, True):
+        waiting = [live for live in waiting if not _absorb_one(database, live, reject_unknown=last_pass)]
+        if not waiting:
+            break
+        if not last_pass:
+            # The starts these lines wait for were written before them: read every other journal again.
+            for live in journals:
+                if live not in waiting and not live.dead:
+                    _absorb_one(database, live, reject_unknown=False)
 
 
 def _pending(database: Database, root: str) -> Iterator[_Live]:
