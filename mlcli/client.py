@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, List, Mapping, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, List, Mapping, Optional, Sequence, Union
 
 from mlcli import context, fluent, rules
 from mlcli.artifacts import download_artifacts, list_artifacts
@@ -20,7 +20,10 @@ from mlcli.entities import (
     ViewType,
 )
 from mlcli.live import LiveRun, attach
-from mlcli.store import Store, open_store, store_root
+from mlcli.store import open_store, store_root
+
+if TYPE_CHECKING:
+    from mlcli.store import Store
 
 
 class Client:

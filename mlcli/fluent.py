@@ -21,7 +21,7 @@ from mlcli import config, content, context, journal, rules
 from mlcli.entities import Experiment, LifecycleStage, Run, RunInfo, RunStatus, ViewType
 from mlcli.errors import InvalidInput, InvalidState, MlcliError, NotFound
 from mlcli.live import LiveRun, attach, check_stage
-from mlcli.store import open_store, store_root
+from mlcli.store import open_store, store_root, tidy
 
 if TYPE_CHECKING:
     from mlcli.entities import Page
@@ -605,7 +605,7 @@ def _status_after(kind: Optional[Type[BaseException]], error: Optional[BaseExcep
 
 
 def _hook() -> None:
-    """Close at exit what is left open, with the status that an uncaught exception gives it."""
+    """Close at exit what is left open, with the status that an uncaught exception gives it; then tidy the store."""
     global _hooked  # noqa: PLW0603 - once per process
     _hooked = True
     before = sys.excepthook
@@ -616,12 +616,15 @@ def _hook() -> None:
         before(kind, error, trace)
 
     sys.excepthook = note_crash
-    atexit.register(_close_open_runs)
+    atexit.register(_at_exit)
 
 
-def _close_open_runs() -> None:
+def _at_exit() -> None:
+    """End what was left open, and see to it that many short programs in a row leave no heap for the next reader."""
     for run in reversed(list(_open_runs.values())):
         _end_quietly(run)
+    for root in journal.written():
+        tidy(root)
 
 
 def _end_quietly(run: ActiveRun) -> None:

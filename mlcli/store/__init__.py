@@ -1,16 +1,29 @@
-"""Stores: what lasts. `open_store` opens the one that a tracking URI names."""
+"""Stores: what lasts. `open_store` opens the one that a tracking URI names.
+
+The database is imported when a store is opened: a script that only logs does without it.
+"""
 
 from __future__ import annotations
 
 import os
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
-from mlcli import config, journal
-from mlcli.errors import InvalidInput
-from mlcli.store.database import Database
-from mlcli.store.tracking import Store as Store
+from mlcli import config, journal, locks
+from mlcli.errors import InvalidInput, StoreUnavailable
+
+if TYPE_CHECKING:
+    from mlcli.store.tracking import Store as Store
 
 DATABASE = "mlcli.db"
+MANY_JOURNALS = 64
+
+
+def __getattr__(name: str) -> object:
+    if name == "Store":
+        from mlcli.store.tracking import Store
+
+        return Store
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def store_root(uri: Optional[str] = None) -> str:
@@ -43,6 +56,9 @@ def open_store(uri: Optional[str] = None, *, create: bool = True) -> Store:
     Where there is none yet it is created; with ``create=False`` an empty one in memory is given instead, so that looking
     leaves nothing behind.
     """
+    from mlcli.store.database import Database
+    from mlcli.store.tracking import Store
+
     root = store_root(uri)
     path = os.path.join(root, DATABASE)
     if not create and not os.path.exists(path) and not os.path.isdir(journal.live_folder(root)):
@@ -55,6 +71,32 @@ def open_store(uri: Optional[str] = None, *, create: bool = True) -> Store:
         store.close()
         raise
     return store
+
+
+def tidy(root: str, *, patience: float = 1.0) -> None:
+    """Apply the journals that short processes left, if they have become many, so that no reader waits long for them.
+
+    For the end of a process, which must neither fail nor be held up: one process at a time does it, and gives up
+    rather than wait for a busy store. What stays is applied by the next one or by the next reader.
+    """
+    folder = journal.live_folder(root)
+    try:
+        if sum(name.endswith(".jsonl") for name in os.listdir(folder)) <= MANY_JOURNALS:
+            return
+        lock = os.open(os.path.join(folder, ".tidy"), os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+    except OSError:
+        return
+    try:
+        if locks.try_lock(lock):
+            from mlcli.store.database import Database
+            from mlcli.store.tracking import Store
+
+            with Store(root, Database(os.path.join(root, DATABASE), patience=patience)) as store:
+                store.absorb()
+    except (OSError, StoreUnavailable):  # a reader meets the same, and says so
+        pass
+    finally:
+        os.close(lock)
 
 
 def _file_path(rest: str) -> str:
