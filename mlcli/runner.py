@@ -33,7 +33,7 @@ from mlcli.errors import AlreadyExists, EnvError, InvalidInput, InvalidState, Ml
 from mlcli.guardian import Guardian
 from mlcli.output import Output
 from mlcli.projects import git
-from mlcli.store import open_store
+from mlcli.store import open_store, store_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -162,9 +162,36 @@ def plan(request: Request, progress: Callable[[str], None] = lambda _text: None)
     for key, value in command.parameters.items():
         rules.param_value(rules.key(key, "param"), value)
     manager = config.setting("env_manager", request.env_manager).value
-    if envs.choose(project.env, manager) not in BROUGHT:
-        project.env.check()
+    notes = [*command.notes, *_unused(request, manager, envs.choose(project.env, manager))]
+    command = command._replace(notes=tuple(notes))
     return Plan(request, project, entry, command, manager, experiment, _grace())
+
+
+def _unused(request: Request, asked: str | None, manager: str) -> list[str]:
+    """Say which options mean nothing for this project; raises where one of docker's is malformed."""
+    if manager != "docker":
+        return ["the project has no docker_env: --docker-args is not used"] if request.docker_args else []
+    from mlcli.envs import docker
+
+    docker.options(request.docker_args)
+    if asked in (None, "docker"):
+        return []
+    return [f"the project has a docker_env, so it runs in docker: the env manager `{asked}` is not used"]
+
+
+def container(plan: Plan) -> tuple[str, ...]:
+    """The `docker run` of a project with an image, without the variables that tell the program its run."""
+    from mlcli.envs import docker
+
+    argv = docker.docker_argv(
+        plan.project.env,
+        plan.command.argv,
+        variables={},
+        store=store_root(plan.request.tracking_uri),
+        tracker=envs.expose_tracker(),
+        args=plan.request.docker_args,
+    )
+    return tuple(argv)
 
 
 def _asked_experiment(request: Request) -> tuple[str, str]:

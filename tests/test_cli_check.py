@@ -90,6 +90,21 @@ def test_a_doubtful_command_is_found(command, code, level, found):
     assert [item[:2] for item in found(parameter("string", command))] == [(code, level)]
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["VAR={p} python -c 'print(1)' && echo {p}", "python -c 'print({{1}})' {p}", "python -Wc -c 'import sys' --x={p}"],
+)
+def test_a_parameter_beside_program_text_is_no_part_of_it(command, found):
+    assert found(parameter("string", command)) == []
+
+
+@pytest.mark.parametrize(
+    "command", ["python -u -c 'print({p})'", "true; perl -e print{p}", 'python -uc \\"print({p})\\"']
+)
+def test_a_parameter_inside_program_text_is_found(command, found):
+    assert [item[0] for item in found(parameter("string", command))] == ["value-in-code"]
+
+
 def test_a_mended_script_name_is_suggested(tmp_path):
     (tmp_path / "MLproject").write_text(f'{MAIN}    command: "python trian.py"\n')
     (tmp_path / "train.py").write_text("")

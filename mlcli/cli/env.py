@@ -118,9 +118,14 @@ def why(
     if as_json:
         render.emit_json({**about, "requirements": rows})
         return
+    head = _head(preview, spec.file, spec.python, spec.python_line)
     if render.on_terminal():
-        render.fields(_head(preview, spec.file, spec.python, spec.python_line))
+        render.fields(head)
         render.heading("Requirements")
+    else:  # the lines of a pipe are requirements, all of them
+        for name, value in head:
+            if value is not None:
+                render.note(render.plain(f"{name}: {value}"))
     columns = (
         render.Column("requirement", "REQUIREMENT", style="bold", least=16),
         render.Column("role", "FOR", optional=1),

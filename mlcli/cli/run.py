@@ -4,6 +4,8 @@ Stdout belongs to the program that is run; what mlcli says goes to stderr. With 
 the program's stdout joins stderr, so that stdout is one JSON document, the recorded run.
 """
 
+import os
+import shlex
 import sys
 from typing import Annotated, Callable, Dict, List, Mapping, Optional, Tuple
 
@@ -11,14 +13,16 @@ import typer
 
 from mlcli import runner
 from mlcli.cli import completion, options, render
-from mlcli.errors import InvalidInput
+from mlcli.entities import RunStatus
+from mlcli.errors import InvalidInput, MlcliError
 from mlcli.projects.parameters import parse_given
 from mlcli.store import store_root
 
 # No `from __future__ import annotations` here: Typer would compile each of these texts again, 4 ms in all.
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
 
-SHOWN = 10  # params and metrics in the summary
+SHOWN = 10  # params and metrics in the summary, lines of the command
+LONG_LINE = 400
 
 
 @app.command()
@@ -123,11 +127,16 @@ def run(
     if dry_run:
         _show_plan(plan, as_json=as_json)
         return
+    born: List[str] = []
     try:
-        outcome = runner.execute(plan, _listener(plan), stdout=2 if as_json else 1)
+        outcome = runner.execute(plan, _listener(plan, born), stdout=2 if as_json else 1)
     except runner.Interrupted as interrupted:
-        render.error(f"{interrupted} before the program was started")
+        _not_started(RunStatus.KILLED, born)
+        render.error(f"interrupted by {interrupted} before the program was started")
         raise typer.Exit(128 + interrupted.signum) from None
+    except MlcliError:
+        _not_started(RunStatus.FAILED, born)
+        raise
     if as_json:
         render.emit_json(outcome.run.to_dictionary())
     _summary(outcome)
@@ -154,11 +163,36 @@ def _tags(items: List[str]) -> Dict[str, str]:
     return result
 
 
-def _listener(plan: runner.Plan) -> runner.Listener:
+def _listener(plan: runner.Plan, born: List[str]) -> runner.Listener:
     def created(run_id: str, name: str, experiment: str) -> None:
-        render.note(render.plain(f"run {name} ({run_id}) in experiment {experiment}: {plan.command.text}"))
+        born.append(f"{name} ({run_id})")
+        render.note(render.plain(f"run {name} ({run_id}) in experiment {experiment}"))
+        for line in _command_lines(plan.command.text):
+            render.note(render.styled(line, "dim", sys.stderr))
 
     return runner.Listener(progress=render.note, note=render.note, warn=render.warn, created=created)
+
+
+def _command_lines(text: str) -> List[str]:
+    """The command as one would type it, its first lines only."""
+    lines = [render.cut(render.plain(line), LONG_LINE) for line in text.strip().splitlines()]
+    shown = [f"{'  ' if number else '$ '}{line}" for number, line in enumerate(lines[:SHOWN])]
+    return shown + ([f"  and {render.count(len(lines) - SHOWN, 'more line')}"] if len(lines) > SHOWN else [])
+
+
+def _command_fields(text: str) -> List[Tuple[str, object]]:
+    if not render.on_terminal():
+        return [("command", text)]
+    return [("" if number else "command", line[2:]) for number, line in enumerate(_command_lines(text))]
+
+
+def _not_started(status: str, born: List[str]) -> None:
+    """Say what is recorded of a run whose program never started."""
+    for name in born:
+        if render.on_terminal(sys.stderr):
+            render.note("")  # a ^C stands on the line already
+        mark = render.styled(render.status(status), render.status_style(status), sys.stderr)
+        render.note(f"{mark} {render.plain(name)}")
 
 
 # --- what would be done -------------------------------------------------------------------------------------------
@@ -179,6 +213,7 @@ def _show_plan(plan: runner.Plan, *, as_json: bool) -> None:
         "experiment": {kind: experiment},
         "store": store_root(plan.request.tracking_uri),
         "environment": environment._asdict(),
+        "docker": list(runner.container(plan)) if environment.manager == "docker" else None,
         "notes": [*plan.command.notes, *environment.notes],
     }
     if as_json:
@@ -193,7 +228,8 @@ def _show_plan(plan: runner.Plan, *, as_json: bool) -> None:
         ("environment at", environment.place),
         ("python", f"{environment.python}: {environment.reason}" if environment.python else environment.reason),
         *((f"parameter {name}", value) for name, value in plan.command.parameters.items()),
-        ("command", shown["command"]),
+        *_command_fields(plan.command.text),
+        ("docker", shlex.join(runner.container(plan)) if environment.manager == "docker" else None),
         ("folder", shown["cwd"]),
         ("experiment", experiment if kind == "name" else f"id {experiment}"),
         ("store", shown["store"]),
@@ -226,10 +262,19 @@ def _summary(outcome: runner.Outcome) -> None:
     ):
         lines += _table(title, values, show)
     count = len(runner.artifacts_of(run))
-    lines.append(f"  artifacts  {render.count(count, 'file')} in {render.plain(run.info.artifact_uri)}")
+    lines.append(f"  artifacts  {render.count(count, 'file')} in {render.plain(_from_here(run.info.artifact_uri))}")
     short = run.info.run_id[:8]
     lines.append(f"  next       mlcli runs show {short}, mlcli artifacts list {short}, mlcli runs list")
     render.note("\n".join(lines))
+
+
+def _from_here(path: str) -> str:
+    """A path below the current folder as it is called from there; it is shorter."""
+    try:
+        inside = os.path.relpath(path)
+    except OSError:  # the current folder is gone
+        return path
+    return path if inside.startswith(os.pardir) else inside
 
 
 def _table(title: str, values: Mapping[str, object], show: Callable[..., str]) -> List[str]:

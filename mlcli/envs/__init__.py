@@ -155,8 +155,9 @@ def preview(spec: EnvSpec, manager: str | None = None, *, strict_python: bool = 
     else:
         try:
             choice = _python.choose(spec.python, strict=strict_python, install=False)
-        except EnvError as error:  # uv may still have it: what is true now is that it is not here
-            return Preview(manager, _TO_BUILD, False, None, None, None, error.message, packages, (error.hint,))
+        except EnvError as error:
+            state = f"{_TO_BUILD}, if uv can install Python" if _python.may_install(spec.python) else "cannot be built"
+            return Preview(manager, state, False, None, None, None, error.message, packages, (error.hint,))
     place = _place(spec, manager, choice)
     ready = _env.illness(place, _env.read_state(place.prefix)) is None
     return Preview(

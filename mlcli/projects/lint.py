@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from mlcli.projects.yamlfile import Document
 
 _ABSOLUTE = re.compile(r"/(?!dev/|tmp/?)[\w.-]+/|~|[A-Za-z]:[\\/]")
-_CODE = re.compile(r"(?:\A|[\s;&|(])(python[\d.]*|Rscript|perl|node|awk|jq)\s+(?:-\w+\s+)*(?:-c|-e)\s")
+# The program text that a command line gives to an interpreter.
+_CODE = re.compile(
+    r"(?:\A|[\s;&|(])(?:python[\d.]*|Rscript|perl|node|awk|jq)\s+(?:-\w+\s+)*?-\w*[ce]\s+"
+    r"""(?P<text>(?:'[^']*'|"(?:\\.|[^"\\])*"|[^\s'";|&])+)""",
+    re.DOTALL,
+)
 
 
 def check(uri: str, version: str | None = None, *, submodules: bool = False) -> list[Problem]:
@@ -145,7 +150,9 @@ def _command(found: Project, entry: EntryPoint, document: Document) -> Iterator[
             *where,
             hint="use a folded block: `command: >-` and the lines below it",
         )
-    if _CODE.search(text) and re.search(r"(?<!\{)\{[\w. -]+\}", text):
+    items = template.parse_template(text, entry.parameters)
+    filled = "".join(item if isinstance(item, str) else "\0" for item in items)
+    if any("\0" in found["text"] for found in _CODE.finditer(filled)):
         yield document.problem(
             WARNING,
             "value-in-code",
