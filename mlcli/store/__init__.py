@@ -34,7 +34,13 @@ def store_root(uri: Optional[str] = None) -> str:
         uri, source = found.value or "", source.format(found.source)
     scheme, colon, rest = uri.partition(":")
     if not colon or len(scheme) == 1 or os.path.sep in scheme:  # a path; one letter is a drive of Windows
-        return os.path.abspath(os.path.expanduser(uri))
+        try:
+            return os.path.abspath(os.path.expanduser(uri))
+        except FileNotFoundError:
+            raise InvalidInput(
+                f"the store {uri}{source} is named from the current folder, which was deleted",
+                hint="go to a folder that is there: cd ~",
+            ) from None
     if scheme == "file":
         return os.path.abspath(_file_path(rest))
     if scheme in ("http", "https"):
