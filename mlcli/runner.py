@@ -19,6 +19,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import sys
 from typing import TYPE_CHECKING, NamedTuple
@@ -29,14 +30,23 @@ from mlcli._version import __version__
 from mlcli.artifacts import open_artifacts
 from mlcli.child import GRACE, End, run_child
 from mlcli.entities import LifecycleStage, RunStatus
-from mlcli.errors import AlreadyExists, EnvError, InvalidInput, InvalidState, MlcliError, NotFound, RunFailed
+from mlcli.errors import (
+    AlreadyExists,
+    EnvError,
+    InvalidInput,
+    InvalidState,
+    MlcliError,
+    NotFound,
+    ProjectError,
+    RunFailed,
+)
 from mlcli.guardian import Guardian
 from mlcli.output import Output
-from mlcli.projects import git
+from mlcli.projects import download, git
 from mlcli.store import open_store, store_root
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from types import FrameType
 
     from mlcli.artifacts import LocalArtifacts
@@ -44,6 +54,7 @@ if TYPE_CHECKING:
     from mlcli.envs import Env
     from mlcli.journal import Journal
     from mlcli.projects import Command, EntryPoint, Problem, Project
+    from mlcli.projects.download import Download
     from mlcli.store import Store
 
 LOG = "logs/output.log"
@@ -158,13 +169,17 @@ def plan(request: Request, progress: Callable[[str], None] = lambda _text: None)
     experiment = _asked_experiment(request)
     project = projects.load(request.uri, request.version, submodules=request.submodules, progress=progress)
     entry = projects.entry_point(project, request.entry_point)
-    command = projects.command(project, entry, request.parameters, storage_dir=request.storage_dir)
+    command = projects.command(project, entry, request.parameters, storage_dir=_storage(request))
     for key, value in command.parameters.items():
         rules.param_value(rules.key(key, "param"), value)
     manager = config.setting("env_manager", request.env_manager).value
     notes = [*command.notes, *_unused(request, manager, envs.choose(project.env, manager))]
     command = command._replace(notes=tuple(notes))
     return Plan(request, project, entry, command, manager, experiment, _grace())
+
+
+def _storage(request: Request) -> str | None:
+    return request.storage_dir or os.environ.get("MLFLOW_TMP_DIR") or None
 
 
 def _unused(request: Request, asked: str | None, manager: str) -> list[str]:
@@ -270,6 +285,7 @@ def execute(plan: Plan, listener: Listener, *, stdout: int | None = 1, stderr: i
                 for note in plan.command.notes:
                     listener.note(note)
                 env = _environment(plan, recorder, listener)
+                _fetch(plan.command.downloads, listener, recorder.run_id)
                 _keep_changes(plan.project, recorder.artifacts, listener)
                 output = Output(recorder.path(LOG), stdout=stdout, stderr=stderr)
                 with envs.in_use(env):
@@ -285,6 +301,8 @@ def execute(plan: Plan, listener: Listener, *, stdout: int | None = 1, stderr: i
     finally:
         if output:
             output.close()
+        if plan.command.downloads and _storage(plan.request) is None:
+            shutil.rmtree(plan.command.downloads[0].folder, ignore_errors=True)
     return Outcome(run, end.exit_code, end, env)
 
 
@@ -545,6 +563,25 @@ def _environment(plan: Plan, recorder: _Recorder, listener: Listener) -> Env:
         tags["mlflow.project.env"] = env.manager
     recorder.tags({key: value for key, value in tags.items() if value})
     return env
+
+
+def _fetch(downloads: Sequence[Download], listener: Listener, run_id: str) -> None:
+    """Bring the values of parameters that lie elsewhere."""
+    for item in downloads:
+        listener.progress(f"downloading {git.strip_credentials(item.uri)}")
+        try:
+            download.fetch(item)
+        except ProjectError as error:
+            raise RunFailed(
+                f"the parameter `{item.parameter}`: {error.message}", run_id=run_id, code=1, hint=error.hint
+            ) from None
+        except OSError as error:
+            raise RunFailed(
+                f"the parameter `{item.parameter}` cannot be kept at {item.path}: {error.strerror}",
+                run_id=run_id,
+                code=1,
+                hint="--storage-dir says where it goes",
+            ) from None
 
 
 def _keep(artifacts: LocalArtifacts, path: str, name: str) -> None:

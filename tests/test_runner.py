@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -765,6 +767,61 @@ def test_a_run_id_of_another_store_in_the_environment_makes_no_parent(tmp_path, 
     run = the_run()
     assert "mlflow.parentRunId" not in run.data.tags
     assert run.info.run_id != "0" * 32
+
+
+# -- parameters of type path that lie elsewhere
+
+
+class Data(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path.startswith("/data") else 404)
+        self.end_headers()
+        self.wfile.write(b"a,b\n1,2\n")
+
+    def log_message(self, *_args: object) -> None: ...
+
+
+@pytest.fixture
+def address():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Data) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+READER = "import sys; print(sys.argv[1]); print(open(sys.argv[1]).read().split())"
+WITH_PATH = """
+name: reads
+entry_points:
+  main:
+    parameters: {data: path}
+    command: "python train.py {data}"
+"""
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_path_at_an_http_address_is_downloaded_for_the_program(tmp_path, mlcli, address, kept):
+    folder = project(tmp_path / "p", READER)
+    (folder / "MLproject").write_text(WITH_PATH)
+    storage = ["--storage-dir", tmp_path / "storage"] if kept else []
+    done = mlcli("run", folder, "--env-manager=local", "-P", f"data={address}/data.csv", *storage)
+    path, content = done.stdout.splitlines()
+    assert content == "['a,b', '1,2']"
+    assert path.endswith("/param_0/data.csv")
+    assert os.path.exists(path) is kept
+    assert the_run().data.params == {"data": f"{address}/data.csv"}
+
+
+def test_a_path_that_cannot_be_downloaded_fails_the_run_before_its_program_starts(tmp_path, mlcli, address):
+    folder = project(tmp_path / "p", READER)
+    (folder / "MLproject").write_text(WITH_PATH)
+    done = mlcli("run", folder, "--env-manager=local", "-P", f"data={address}/gone.csv", check=1)
+    assert done.stdout == ""
+    assert "the parameter `data`" in done.stderr
+    assert "404" in done.stderr or "Not Found" in done.stderr
+    assert the_run().info.status == "FAILED"
 
 
 # -- the last line

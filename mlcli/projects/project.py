@@ -147,11 +147,14 @@ def command(
     entry: EntryPoint,
     parameters: Mapping[str, str],
     *,
-    storage_dir: str | None = None,  # noqa: ARG001 - where downloads would go; nothing is downloaded so far
+    storage_dir: str | None = None,
 ) -> Command:
-    """Check the parameters and make the command; starts and writes nothing."""
+    """Check the parameters and make the command; starts and writes nothing.
+
+    What it says is to be downloaded must be fetched before the command can run.
+    """
     file = mlproject.shown(project.file) if project.file else None
-    return compile_command(entry, parameters, project.folder, file=file)
+    return compile_command(entry, parameters, project.folder, file=file, storage_dir=storage_dir)
 
 
 def _script(project: Project, name: str, note: str = "") -> EntryPoint:

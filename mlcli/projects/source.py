@@ -14,11 +14,12 @@ import os
 import re
 import stat
 from difflib import get_close_matches
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from mlcli import config
 from mlcli.errors import ProjectError
 from mlcli.projects import git
+from mlcli.projects.download import into
 
 if TYPE_CHECKING:
     import zipfile
@@ -250,7 +251,7 @@ def _unzipped(uri: str, progress: Callable[[str], None] | None) -> str:
     with tempfile.NamedTemporaryFile(dir=config.cache_root(), suffix=".zip") as download:
         if progress:
             progress(f"downloading {git.strip_credentials(uri)}")
-        _download(uri, download)
+        into(download, uri, limit=MAX_DOWNLOAD)
         download.flush()
         return _unpacked(download.name, git.strip_credentials(uri))
 
@@ -267,27 +268,6 @@ def _digest(path: str) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()[:20]
-
-
-def _download(uri: str, file: IO[bytes]) -> None:
-    from http.client import HTTPException
-    from urllib.error import URLError
-    from urllib.request import urlopen
-
-    shown = git.strip_credentials(uri)
-    size = 0
-    try:
-        with urlopen(uri, timeout=60) as response:  # noqa: S310 - only http and https get here
-            while chunk := response.read(1 << 20):
-                size += len(chunk)
-                if size > MAX_DOWNLOAD:
-                    raise ProjectError(f"{shown} is larger than {MAX_DOWNLOAD >> 20} MiB")
-                file.write(chunk)
-    except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise ProjectError(
-            f"{shown} cannot be downloaded: {reason}", hint="is the address right, is the network up?"
-        ) from None
 
 
 def _unzip(path: str, name: str, target: str) -> None:
