@@ -26,10 +26,14 @@ EXIT_ERRORS = 2
 @app.command()
 def check(
     uri: Annotated[
-        str, typer.Argument(help="A project's folder, git URI, .zip; with #SUBFOLDER a folder inside it.")
+        str,
+        typer.Argument(
+            metavar="PROJECT", help="A folder, git address, .zip or script; PROJECT#SUB is the folder SUB inside it."
+        ),
     ] = ".",
     version: Annotated[
-        Optional[str], typer.Option("-v", "--version", help="Branch, tag or commit of a git project.")
+        Optional[str],
+        typer.Option("-v", "--version", metavar="REF", help="Branch, tag or commit of a git project."),
     ] = None,
     as_json: options.Json = False,
 ) -> None:

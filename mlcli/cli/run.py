@@ -28,19 +28,24 @@ LONG_LINE = 400
 @app.command()
 def run(
     uri: Annotated[
-        str, typer.Argument(help="A project's folder, git URI, .zip; with #SUBFOLDER a folder inside it.")
+        str,
+        typer.Argument(
+            metavar="PROJECT", help="A folder, git address, .zip or script; PROJECT#SUB is the folder SUB inside it."
+        ),
     ] = ".",
     entry_point: Annotated[
         Optional[str],
         typer.Option(
             "-e",
             "--entry-point",
+            metavar="NAME",
             help="Entry point, or a .py or .sh file. [default: main]",
             autocompletion=completion.entry_points,
         ),
     ] = None,
     version: Annotated[
-        Optional[str], typer.Option("-v", "--version", help="Branch, tag or commit of a git project.")
+        Optional[str],
+        typer.Option("-v", "--version", metavar="REF", help="Branch, tag or commit of a git project."),
     ] = None,
     parameters: Annotated[
         Optional[List[str]],
@@ -61,25 +66,42 @@ def run(
         typer.Option(
             "-n",
             "--experiment-name",
+            metavar="NAME",
             help="Experiment of the run; made if missing.",
             autocompletion=completion.experiment_names,
         ),
     ] = None,
-    experiment_id: Annotated[Optional[str], typer.Option("-x", "--experiment-id", help="The same by id.")] = None,
+    experiment_id: Annotated[
+        Optional[str], typer.Option("-x", "--experiment-id", metavar="ID", help="The same by id.")
+    ] = None,
     env_manager: Annotated[
         Optional[str],
-        typer.Option("--env-manager", help="virtualenv, uv, conda, docker or local. [default: as the project says]"),
+        typer.Option(
+            "--env-manager",
+            metavar="NAME",
+            help="virtualenv, uv, conda, docker or local. [default: docker for a docker_env, else virtualenv]",
+        ),
     ] = None,
-    run_name: Annotated[Optional[str], typer.Option("--run-name", help="A name for the run.")] = None,
+    run_name: Annotated[Optional[str], typer.Option("--run-name", metavar="NAME", help="A name for the run.")] = None,
     tags: Annotated[
         Optional[List[str]], typer.Option("--tag", metavar="KEY=VALUE", help="A tag for the run; may be repeated.")
     ] = None,
     storage_dir: Annotated[
-        Optional[str], typer.Option("--storage-dir", help="Where parameters of type path are downloaded to.")
+        Optional[str],
+        typer.Option(
+            "--storage-dir",
+            metavar="FOLDER",
+            help="Keep here what is downloaded for parameters of type path. [default: a temporary folder]",
+        ),
     ] = None,
     run_id: Annotated[
         Optional[str],
-        typer.Option("--run-id", help="Run again into this run, which has ended.", autocompletion=completion.run_ids),
+        typer.Option(
+            "--run-id",
+            metavar="RUN",
+            help="Run again into this run, which has ended.",
+            autocompletion=completion.run_ids,
+        ),
     ] = None,
     strict_python: Annotated[
         bool, typer.Option("--strict-python", help="Exactly the Python that the project names, or none.")
@@ -88,9 +110,9 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check all and say what would be done; start nothing.")
     ] = False,
-    backend: Annotated[str, typer.Option("-b", "--backend", help="Only local.")] = "local",
+    backend: Annotated[str, typer.Option("-b", "--backend", metavar="NAME", help="Only local.")] = "local",
     backend_config: Annotated[
-        Optional[str], typer.Option("-c", "--backend-config", help="Of no use to the local backend.")
+        Optional[str], typer.Option("-c", "--backend-config", metavar="FILE", help="Of no use to the local backend.")
     ] = None,
     build_image: Annotated[bool, typer.Option("--build-image", hidden=True)] = False,
     new_run_id: Annotated[Optional[str], typer.Option("--new-run-id", hidden=True)] = None,
