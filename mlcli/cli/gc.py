@@ -9,7 +9,7 @@ import typer
 
 from mlcli.cli import completion, options, render
 from mlcli.errors import InvalidInput
-from mlcli.store import open_store
+from mlcli.store import leftovers, open_store
 
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
 
@@ -33,7 +33,7 @@ def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Remove deleted runs and experiments for good, with their artifacts.
+    """Remove deleted runs and experiments for good, with their artifacts, and what interrupted work left over.
 
     `mlcli runs delete` and `mlcli experiments delete` only hide; until this command removes them, `restore` brings them
     back.
@@ -42,14 +42,19 @@ def gc(
     with open_store(create=False) as store:
         wanted = [store.find_run(part) for given in run_ids or () for part in given.split(",") if part]
         runs, experiments = store.collectable(age, wanted if run_ids else None)
+        left = [] if run_ids else leftovers.found(store)
         if not dry_run:
             store.collect(runs, experiments)
+            leftovers.remove(store, left)
     rows = [{"kind": "run", "id": run.info.run_id, "name": run.info.run_name} for run in runs]
     rows += [{"kind": "experiment", "id": item.experiment_id, "name": item.name} for item in experiments]
+    rows += [{"kind": "leftover", "id": item.path, "name": item.why} for item in left]
     render.records(rows, COLUMNS, as_json=as_json, empty="nothing deleted is old enough to be removed")
     if rows:
         verb = "would be removed" if dry_run else "removed for good"
-        render.note(f"{render.count(len(runs), 'run')} and {render.count(len(experiments), 'experiment')} {verb}")
+        counted = [render.count(len(runs), "run"), render.count(len(experiments), "experiment")]
+        counted += [render.count(len(left), "leftover")] if left else []
+        render.note(f"{', '.join(counted[:-1])} and {counted[-1]} {verb}")
 
 
 def milliseconds(text: str) -> int:

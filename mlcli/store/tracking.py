@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Type, Union
+from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Type, Union
 
 from mlcli import journal, rules
 from mlcli.entities import (
@@ -390,7 +390,15 @@ class Store:
 
     def collect(self, runs: Sequence[Run], experiments: Sequence[Experiment]) -> None:
         """Remove deleted runs and experiments for good, with their artifacts."""
+        from mlcli.store import leftovers
+
+        if not runs and not experiments:
+            return
+        folders = [os.path.dirname(run.info.artifact_uri) for run in runs]
+        # Files go after the records: what is cut short leaves files that nobody names, never records without files.
+        # Which files, is written down before: the next gc removes them.
         with self.database.transaction():
+            plan = leftovers.plan(self, folders)
             for run in runs:
                 self.database.execute(
                     "DELETE FROM runs WHERE run_id = :run_id AND lifecycle_stage = 'deleted'",
@@ -398,16 +406,30 @@ class Store:
                 )
             for experiment in experiments:
                 self.database.execute(
-                    "DELETE FROM experiments WHERE id = :id AND lifecycle_stage = 'deleted'",
+                    "DELETE FROM experiments WHERE id = :id AND lifecycle_stage = 'deleted'"
+                    " AND NOT EXISTS (SELECT 1 FROM runs WHERE experiment = :id)",  # nobody started one meanwhile
                     {"id": _experiment_key(experiment.experiment_id)},
                 )
             self.database.execute("DELETE FROM datasets WHERE id NOT IN (SELECT dataset FROM inputs)")
-        # Files go after the records: what is cut short leaves files that nobody names, never records without files.
-        for run in runs:
-            _remove_folder(os.path.dirname(run.info.artifact_uri))
+        for folder in folders:
+            if not self.has_folder(folder):  # it may have been restored in the last moment
+                remove_folder(folder)
         for experiment in experiments:
-            if experiment.artifact_location == os.path.join(self.root, experiment.experiment_id):
-                _remove_folder(experiment.artifact_location)
+            remove_if_empty(experiment.artifact_location)  # what else is in it may be MLflow's, which numbers alike
+        os.unlink(plan)
+
+    def run_folders(self) -> Iterator[str]:
+        """The folders of runs that are there on this machine, wherever their experiments keep them."""
+        for key, location in self.database.query("SELECT id, artifact_location FROM experiments ORDER BY id"):
+            base = location or os.path.join(self.root, str(key))
+            there = set(os.listdir(base)) if os.path.isdir(base) else set()
+            known = self.database.query("SELECT run_id FROM runs WHERE experiment = :id", {"id": key}) if there else []
+            yield from (os.path.join(base, run_id) for (run_id,) in known if run_id in there)
+
+    def has_folder(self, folder: str) -> bool:
+        """Whether ``folder`` is the one of a run that is on record."""
+        found = self.database.one("SELECT 1 FROM runs WHERE run_id = :name", {"name": os.path.basename(folder)})
+        return found is not None
 
     def counts(self) -> Dict[str, int]:
         """How many experiments, runs, metric points, live journals and rejected lines the store holds."""
@@ -616,7 +638,14 @@ def _pairs(given: Optional[Pairs]) -> List[Tuple[str, Any]]:
     return list(given.items()) if isinstance(given, Mapping) else [(key, value) for key, value in given]
 
 
-def _remove_folder(path: str) -> None:
+def remove_if_empty(folder: str) -> None:
+    try:
+        os.rmdir(folder)
+    except OSError:  # it is not empty, or was never made
+        pass
+
+
+def remove_folder(path: str) -> None:
     import shutil
 
     try:
@@ -625,7 +654,8 @@ def _remove_folder(path: str) -> None:
         pass
     except OSError as error:
         raise StoreUnavailable(
-            f"cannot remove {path}: {error.strerror}", hint="its record is gone; remove the folder by hand"
+            f"cannot remove {path}: {error.strerror}",
+            hint="its record is gone; mend the rights and try `mlcli gc` again",
         ) from error
 
 
