@@ -63,6 +63,23 @@ def test_a_deleted_experiment_goes_with_its_runs(mlcli) -> None:
     assert "old" not in mlcli("experiments", "search", "--view", "all").stdout
 
 
+def test_only_the_named_experiments_go(mlcli, deleted) -> None:
+    with open_store() as store:
+        ids = [store.create_experiment(name) for name in ("one", "two", "stays")]
+        for experiment_id in ids[:2]:
+            store.create_run(experiment_id)
+            store.delete_experiment(experiment_id)
+    removed = json.loads(mlcli("gc", "--experiment-ids", ids[0], "--json").stdout)
+    assert sorted((item["kind"], item["name"]) for item in removed if item["kind"] == "experiment") == [
+        ("experiment", "one")
+    ]
+    assert len(removed) == 2
+    mlcli("runs", "restore", deleted[0])
+    assert "'stays'" in mlcli("gc", "--experiment-ids", ids[2], check=1).stderr
+    assert "one of them" in mlcli("gc", "--experiment-ids", ids[1], "--run-ids", deleted[0], check=2).stderr
+    mlcli("experiments", "restore", ids[1])
+
+
 def test_what_mlflow_keeps_in_the_same_folder_stays(mlcli) -> None:
     with open_store() as store:
         experiment_id = store.create_experiment("old")
