@@ -12,6 +12,7 @@ TYPE_CHECKING = False  # typing's own costs 2 to 8 ms, more than all of this imp
 if TYPE_CHECKING:  # for editors and type checkers; a test holds this list and the table equal
     from mlcli import artifacts as artifacts
     from mlcli import client as client
+    from mlcli import data as data
     from mlcli import entities as entities
     from mlcli import errors as errors
     from mlcli import exceptions as exceptions
@@ -64,7 +65,18 @@ if TYPE_CHECKING:  # for editors and type checkers; a test holds this list and t
     from mlcli.fluent import start_run as start_run
     from mlcli.submit import run as run
 
-_MODULES = ("artifacts", "client", "entities", "errors", "exceptions", "models", "projects", "sklearn", "tracking")
+_MODULES = (
+    "artifacts",
+    "client",
+    "data",
+    "entities",
+    "errors",
+    "exceptions",
+    "models",
+    "projects",
+    "sklearn",
+    "tracking",
+)
 _NAMES = {
     "mlcli.client": "Client MlflowClient",
     "mlcli.errors": "MlcliError",
