@@ -130,7 +130,8 @@ def _tensors(value: Any) -> Any:
 def _table_bytes(df: Any) -> bytes:
     """The content of a DataFrame: its columns' names and types, then its cells in full precision, without the index."""
     kinds = ",".join(f"{column}:{df[column].dtype}" for column in df.columns)
-    return kinds.encode() + b"\n" + df.to_csv(index=False, header=False, float_format=repr).encode()
+    cells = str(df.to_csv(index=False, header=False, float_format=repr))
+    return f"{kinds}\n{cells}".encode()
 
 
 def _array_bytes(array: Any) -> bytes:

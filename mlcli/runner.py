@@ -430,8 +430,11 @@ class _Recorder:
         return self
 
     def hold(self) -> None:
-        """From here on the end is known: a signal no longer changes it."""
+        """From here on the child is there: what ends it is passed on to it."""
         self._signals.deaf = True
+        if self._signals.heard is not None:
+            # It struck where Python drops exceptions (a finaliser, a callback of a library): let it count all the same.
+            os.kill(os.getpid(), self._signals.heard)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
         self._signals.deaf = True
@@ -473,6 +476,7 @@ class _Interruptible:
 
     def __init__(self) -> None:
         self.deaf = False
+        self.heard: int | None = None
         self._before: dict[int, object] = {}
         for signum in kin.END_SIGNALS:
             before = signal.getsignal(signum)
@@ -482,6 +486,7 @@ class _Interruptible:
 
     def _raise(self, signum: int, _frame: FrameType | None) -> None:
         if not self.deaf:
+            self.heard = signum
             raise Interrupted(signum)
 
     def put_back(self) -> None:

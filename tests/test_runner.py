@@ -841,3 +841,29 @@ def test_a_path_that_cannot_be_downloaded_fails_the_run_before_its_program_start
 def test_the_last_line_that_says_something_is_found_without_colours(tmp_path, text, expected):
     (tmp_path / "log").write_bytes(text)
     assert runner.last_line(str(tmp_path / "log")) == expected
+
+
+# -- a signal at the worst moment
+
+DROPPED = """
+import os, signal, sys
+from mlcli import runner
+
+class Finaliser:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(1000): pass  # here Python runs the handler, and drops what it raises
+
+listener = runner.Listener(created=lambda *_: Finaliser() and None)
+print(runner.run(runner.Request(sys.argv[1], env_manager="local"), listener).exit_code)
+"""
+
+
+def test_a_signal_whose_exception_python_drops_still_ends_the_run(tmp_path):
+    folder = project(tmp_path / "p", command="sleep 600")
+    done = subprocess.run(
+        [sys.executable, "-c", DROPPED, str(folder)], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert "Exception ignored" in done.stderr, "the signal was to strike inside a finaliser"
+    assert done.stdout.strip() == "143"
+    assert the_run().info.status == "KILLED"
