@@ -11,14 +11,19 @@ TYPE_CHECKING = False  # typing's own costs 2 to 8 ms, more than all of this imp
 
 if TYPE_CHECKING:  # for editors and type checkers; a test holds this list and the table equal
     from mlcli import artifacts as artifacts
+    from mlcli import client as client
+    from mlcli import data as data
     from mlcli import entities as entities
     from mlcli import errors as errors
+    from mlcli import exceptions as exceptions
     from mlcli import models as models
     from mlcli import projects as projects
     from mlcli import sklearn as sklearn
+    from mlcli import tracking as tracking
     from mlcli.client import Client as Client
     from mlcli.client import MlflowClient as MlflowClient
     from mlcli.errors import MlcliError as MlcliError
+    from mlcli.exceptions import MlflowException as MlflowException
     from mlcli.fluent import ActiveRun as ActiveRun
     from mlcli.fluent import active_run as active_run
     from mlcli.fluent import create_experiment as create_experiment
@@ -60,10 +65,22 @@ if TYPE_CHECKING:  # for editors and type checkers; a test holds this list and t
     from mlcli.fluent import start_run as start_run
     from mlcli.submit import run as run
 
-_MODULES = ("artifacts", "entities", "errors", "models", "projects", "sklearn")
+_MODULES = (
+    "artifacts",
+    "client",
+    "data",
+    "entities",
+    "errors",
+    "exceptions",
+    "models",
+    "projects",
+    "sklearn",
+    "tracking",
+)
 _NAMES = {
     "mlcli.client": "Client MlflowClient",
     "mlcli.errors": "MlcliError",
+    "mlcli.exceptions": "MlflowException",
     "mlcli.fluent": "ActiveRun active_run create_experiment delete_experiment delete_run delete_tag end_run "
     "flush_async_logging get_artifact_uri get_experiment get_experiment_by_name get_parent_run get_run get_tracking_uri "
     "is_tracking_uri_set last_active_run load_table log_artifact log_artifacts log_dict log_figure log_image log_input "

@@ -55,7 +55,7 @@ class LocalArtifacts:
 
     def path(self, artifact: str = "") -> str:
         """The absolute path of an artifact, links resolved; raises when it is not below the root."""
-        name = rules.artifact_path(artifact)
+        name = _writable_name(rules.artifact_path(artifact))
         real = os.path.realpath(os.path.join(self._real, *name.split("/"))) if name else self._real
         if not self._holds(real):
             raise InvalidInput(
@@ -216,7 +216,7 @@ class LocalArtifacts:
 
     def _place(self, artifact: str, *, known: bool = False) -> str:
         """Where the new file ``artifact`` goes; ``known`` when its folder was just made and checked by us."""
-        name = rules.artifact_path(artifact)
+        name = _writable_name(rules.artifact_path(artifact))
         if not name:
             raise InvalidInput("an artifact needs a name", hint="give a path such as 'plots/loss.png'")
         if any(part.startswith(TEMPORARY) for part in name.split("/")):
@@ -225,6 +225,19 @@ class LocalArtifacts:
         if known:
             return os.path.join(self._real, *folder.split("/"), last)
         return os.path.join(self._folder(folder), last)
+
+
+def _writable_name(name: str) -> str:
+    """The name, if the encoding of file names has all its characters; in the C locale of old that was ASCII."""
+    if not name.isascii():
+        try:
+            os.fsencode(name)
+        except UnicodeEncodeError:
+            raise InvalidInput(
+                f"the artifact path {name!r} cannot be written in {sys.getfilesystemencoding()}, the encoding of file names",
+                hint="start Python with PYTHONUTF8=1, or under a UTF-8 locale such as LC_ALL=C.UTF-8",
+            ) from None
+    return name
 
 
 def _name(path: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, List, Mapping, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, List, Mapping, Optional, Sequence, Union
 
 from mlcli import context, fluent, rules
 from mlcli.artifacts import download_artifacts, list_artifacts
@@ -20,13 +20,20 @@ from mlcli.entities import (
     ViewType,
 )
 from mlcli.live import LiveRun, attach
-from mlcli.store import Store, open_store, store_root
+from mlcli.store import open_store, store_root
+
+if TYPE_CHECKING:
+    from mlcli.store import Store
 
 
 class Client:
     """Reads and writes one store; any number may exist, in any thread. Runs made here are ended by who made them."""
 
-    def __init__(self, tracking_uri: Optional[str] = None) -> None:
+    def __init__(
+        self,
+        tracking_uri: Optional[str] = None,
+        registry_uri: Optional[str] = None,  # noqa: ARG002 - MLflow's signature; there is no registry here yet
+    ) -> None:
         self._uri = store_root(tracking_uri) if tracking_uri else None
 
     @property
@@ -151,6 +158,9 @@ class Client:
         timestamp: Optional[int] = None,
         step: Optional[int] = None,
         synchronous: Optional[bool] = None,
+        dataset_name: Optional[str] = None,  # noqa: ARG002 - MLflow's signature; see fluent.log_metric
+        dataset_digest: Optional[str] = None,  # noqa: ARG002 - the same
+        model_id: Optional[str] = None,  # noqa: ARG002 - the same
     ) -> Optional[fluent.RunOperations]:
         run = self._run(run_id)
         time = None if timestamp is None else rules.timestamp(timestamp)
@@ -216,11 +226,32 @@ class Client:
     ) -> None:
         self._run(run_id).log_figure(figure, artifact_file, save_kwargs)
 
-    def log_image(self, run_id: str, image: Any, artifact_file: str) -> None:
-        self._run(run_id).log_image(image, artifact_file)
+    def log_image(
+        self,
+        run_id: str,
+        image: Any,
+        artifact_file: Optional[str] = None,
+        key: Optional[str] = None,
+        step: Optional[int] = None,
+        timestamp: Optional[int] = None,
+        synchronous: Optional[bool] = None,
+    ) -> Optional[fluent.RunOperations]:
+        """Save an image under a name, or under a ``key`` as one of a series of steps."""
+        self._run(run_id).log_image(image, fluent.image_name(artifact_file, key, step, timestamp))
+        return fluent.RunOperations() if synchronous is False else None
 
     def log_table(self, run_id: str, data: Any, artifact_file: str) -> None:
         self._run(run_id).log_table(data, artifact_file)
+
+    def load_table(
+        self,
+        experiment_id: str,
+        artifact_file: str,
+        run_ids: Optional[Sequence[str]] = None,
+        extra_columns: Optional[Sequence[str]] = None,
+    ) -> Any:
+        """Read a table of several runs (by default of all in the experiment that have it) as one DataFrame."""
+        return fluent.tables(self.tracking_uri, experiment_id, artifact_file, run_ids, extra_columns)
 
     def list_artifacts(self, run_id: str, path: Optional[str] = None) -> List[FileInfo]:
         """What is directly in a folder of the run's artifacts; nothing there is an empty list."""

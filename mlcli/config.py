@@ -30,7 +30,9 @@ class Value(NamedTuple):
 
 
 SETTINGS: Tuple[Setting, ...] = (
-    Setting("tracking_uri", ("MLCLI_TRACKING_URI", "MLFLOW_TRACKING_URI"), "the store: a folder, or the address of a server"),
+    Setting(
+        "tracking_uri", ("MLCLI_TRACKING_URI", "MLFLOW_TRACKING_URI"), "the store: a folder, or the address of a server"
+    ),
     Setting("experiment_name", ("MLCLI_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_NAME"), "the experiment of new runs"),
     Setting("experiment_id", ("MLCLI_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_ID"), "the same, by id"),
     Setting("run_id", ("MLCLI_RUN_ID", "MLFLOW_RUN_ID"), "the run that a script continues"),

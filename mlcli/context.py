@@ -35,7 +35,7 @@ def user() -> str:
 def default_tags() -> Dict[str, str]:
     """The tags of a run that a script or notebook starts by itself."""
     script = sys.argv[0] if getattr(sys, "argv", None) else ""
-    key = (script, os.getcwd() if script and not os.path.isabs(script) else "")
+    key = (script, _folder() if script and not os.path.isabs(script) else "")
     found = _cached.get(key)
     if found is None:
         found = _cached[key] = _read_tags(script)
@@ -45,9 +45,17 @@ def default_tags() -> Dict[str, str]:
 def _read_tags(script: str) -> Dict[str, str]:
     notebook = "ipykernel" in sys.modules
     tags = {USER: user(), SOURCE_NAME: script or "python", SOURCE_TYPE: "NOTEBOOK" if notebook else "LOCAL"}
-    folder = "." if notebook or not os.path.isfile(script) else os.path.dirname(script)
-    tags.update(git_tags(os.path.abspath(folder or ".")))
+    folder = "" if notebook or not os.path.isfile(script) else os.path.dirname(script)
+    tags.update(git_tags(os.path.join(_folder(), folder)))
     return {name: value for name, value in tags.items() if value and len(value) < 1000 and value.isprintable()}
+
+
+def _folder() -> str:
+    """The current folder; "/" when it was deleted under us: no git work tree is around that."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return os.sep
 
 
 def git_tags(folder: str) -> Dict[str, str]:

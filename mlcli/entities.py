@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Dict, Generic, List, Mapping, NamedTuple, Optional, Sequence, Tuple, TypeVar
 
+from mlcli.errors import InvalidInput
+
 T = TypeVar("T")
 
 
@@ -27,6 +29,21 @@ class RunStatus:
     def is_terminated(status: str) -> bool:
         return status in RunStatus.ENDED
 
+    @staticmethod
+    def all_status() -> List[str]:
+        return list(RunStatus.ALL)
+
+    @staticmethod
+    def to_string(status: str) -> str:
+        """MLflow's states are numbers with names; here they are the names."""
+        return RunStatus.from_string(status)
+
+    @staticmethod
+    def from_string(status: str) -> str:
+        if status not in RunStatus.ALL:
+            raise InvalidInput(f"{status!r} is not a run status", hint="one of " + ", ".join(RunStatus.ALL))
+        return status
+
 
 class LifecycleStage:
     ACTIVE = "active"
@@ -39,6 +56,17 @@ class ViewType:
     ACTIVE_ONLY = "ACTIVE_ONLY"
     DELETED_ONLY = "DELETED_ONLY"
     ALL = "ALL"
+
+    @staticmethod
+    def to_string(view: str) -> str:
+        return view.lower()
+
+    @staticmethod
+    def from_string(text: str) -> str:
+        view = text.upper()
+        if view not in (ViewType.ACTIVE_ONLY, ViewType.DELETED_ONLY, ViewType.ALL):
+            raise InvalidInput(f"{text!r} is not a view", hint="one of active_only, deleted_only, all")
+        return view
 
 
 class Param(NamedTuple):
@@ -61,6 +89,11 @@ class Metric(NamedTuple):
     value: float
     timestamp: int
     step: int = 0
+
+
+class InputTag(NamedTuple):
+    key: str
+    value: str
 
 
 class FileInfo(NamedTuple):

@@ -18,10 +18,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Type, Union
 
 from mlcli import config, content, context, journal, rules
+from mlcli.artifacts import open_artifacts
 from mlcli.entities import Experiment, LifecycleStage, Run, RunInfo, RunStatus, ViewType
 from mlcli.errors import InvalidInput, InvalidState, MlcliError, NotFound
 from mlcli.live import LiveRun, attach, check_stage
-from mlcli.store import is_remote, open_store, server_of, store_root, takes_new_runs
+from mlcli.store import is_remote, open_store, server_of, store_root, takes_new_runs, tidy
 
 if TYPE_CHECKING:
     from mlcli.entities import Page
@@ -406,15 +407,22 @@ def log_image(
     synchronous: Optional[bool] = None,
 ) -> Optional[RunOperations]:
     """Save an image (Pillow's, or an array) under a name, or under a ``key`` as one of a series of steps."""
+    run_to_log().log_image(image, image_name(artifact_file, key, step, timestamp))
+    return _done(synchronous)
+
+
+def image_name(
+    artifact_file: Optional[str], key: Optional[str], step: Optional[int] = None, timestamp: Optional[int] = None
+) -> str:
+    """The artifact's name of an image: the one given, or one of the series ``key``, in MLflow's form."""
     if (artifact_file is None) == (key is None):
         raise InvalidInput("give artifact_file or key, one of them")
-    if key is not None:
-        name = rules.key(key, "image").replace("/", "#")
-        time = journal.now() if timestamp is None else rules.timestamp(timestamp)
-        number = rules.int64(step or 0, "a step")
-        artifact_file = f"images/{name}+step+{number}+timestamp+{time}+{os.urandom(8).hex()}.png"
-    run_to_log().log_image(image, artifact_file or "")
-    return _done(synchronous)
+    if key is None:
+        return artifact_file or ""
+    name = rules.key(key, "image").replace("/", "#")
+    time = journal.now() if timestamp is None else rules.timestamp(timestamp)
+    number = rules.int64(step or 0, "a step")
+    return f"images/{name}+step+{number}+timestamp+{time}+{os.urandom(8).hex()}.png"
 
 
 def log_table(data: Any, artifact_file: str, run_id: Optional[str] = None) -> None:
@@ -422,15 +430,47 @@ def log_table(data: Any, artifact_file: str, run_id: Optional[str] = None) -> No
     run_to_log(run_id).log_table(data, artifact_file)
 
 
-def load_table(artifact_file: str, run_ids: Optional[Sequence[str]] = None) -> Any:
-    """Read a table of one or more runs (by default the active one) as a DataFrame."""
+def load_table(
+    artifact_file: str, run_ids: Optional[Sequence[str]] = None, extra_columns: Optional[Sequence[str]] = None
+) -> Any:
+    """Read a table of several runs (by default of all in the active experiment that have it) as one DataFrame.
+
+    ``extra_columns`` are columns of `search_runs`, such as run_id or params.lr, that tell the runs apart.
+    """
+    root = _root()
+    return tables(root, _place(root).experiment_id, artifact_file, run_ids, extra_columns)
+
+
+def tables(
+    root: str,
+    experiment_id: str,
+    artifact_file: str,
+    run_ids: Optional[Sequence[str]],
+    extra_columns: Optional[Sequence[str]],
+) -> Any:
+    """What `load_table` and the client's give: the rows of each run's table, those of the newest run first."""
     pandas = content.pandas("load_table")
+    with open_store(root, create=False) as store:
+        if run_ids:
+            runs = sorted(map(store.get_run, run_ids), key=lambda run: -run.info.start_time)
+        else:
+            having = "tags.mlflow.loggedArtifacts IS NOT NULL"
+            runs = _all_pages(
+                lambda size, token: store.search_runs([experiment_id], having, max_results=size, page_token=token), None
+            )
     frames = []
-    for run_id in run_ids or [run_to_log().run_id]:
-        table = content.read_table(run_to_log(run_id).artifacts.path(artifact_file), artifact_file)
-        if table is None:
-            raise NotFound(f"run {run_id} has no table {artifact_file!r}")
-        frames.append(pandas.DataFrame(table["data"], columns=table["columns"]))
+    for run in runs:
+        table = content.read_table(open_artifacts(run.info.artifact_uri).path(artifact_file), artifact_file)
+        if table is None and run_ids:
+            raise NotFound(f"run {run.info.run_id} has no table {artifact_file!r}")
+        if table is not None:
+            frame = pandas.DataFrame(table["data"], columns=table["columns"])
+            about = content.frame(pandas, [run])
+            for name in extra_columns or ():
+                frame[name] = about[name][0] if name in about else None
+            frames.append(frame)
+    if not frames:
+        raise NotFound(f"no run of experiment {experiment_id} has a table {artifact_file!r}")
     return pandas.concat(frames, ignore_index=True)
 
 
@@ -595,8 +635,8 @@ def _enter(run: ActiveRun) -> None:
     if not _hooked:
         _hook()
     elif is_remote(run.root):  # the runs are ended before what is left is sent, whichever store came first
-        atexit.unregister(_close_open_runs)
-        atexit.register(_close_open_runs)
+        atexit.unregister(_at_exit)
+        atexit.register(_at_exit)
 
 
 def _leave(run: ActiveRun, status: str, *, on_purpose: bool = True) -> None:
@@ -621,7 +661,7 @@ def _status_after(kind: Optional[Type[BaseException]], error: Optional[BaseExcep
 
 
 def _hook() -> None:
-    """Close at exit what is left open, with the status that an uncaught exception gives it."""
+    """Close at exit what is left open, with the status that an uncaught exception gives it; then tidy the store."""
     global _hooked  # noqa: PLW0603 - once per process
     _hooked = True
     before = sys.excepthook
@@ -632,12 +672,15 @@ def _hook() -> None:
         before(kind, error, trace)
 
     sys.excepthook = note_crash
-    atexit.register(_close_open_runs)
+    atexit.register(_at_exit)
 
 
-def _close_open_runs() -> None:
+def _at_exit() -> None:
+    """End what was left open, and see to it that many short programs in a row leave no heap for the next reader."""
     for run in reversed(list(_open_runs.values())):
         _end_quietly(run)
+    for root in journal.written():
+        tidy(root)
 
 
 def _end_quietly(run: ActiveRun) -> None:

@@ -222,6 +222,11 @@ def writer(root: str) -> Journal:
     return found
 
 
+def written() -> List[str]:
+    """The stores that this process has a journal in."""
+    return list(_writers)
+
+
 def release(root: str) -> None:
     """Close the journal of this process in the store ``root``, if it has one."""
     found = _writers.pop(root, None)

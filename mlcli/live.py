@@ -168,7 +168,8 @@ class LiveRun:
 
         ``on_purpose`` is False where the program merely stops: at its exit, at the end of a ``with`` in a forked child.
         """
-        time = journal.now()
+        # The clock may have been set back meanwhile: a run does not end before it began.
+        time = max(journal.now(), 0 if self._info is None else self._info.start_time)
         if self._is_ours_to_end(status, on_purpose):
             self.journal.status(self.run_id, status, time)
         if not self.inherited:

@@ -20,6 +20,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import signal
 import sys
 from typing import TYPE_CHECKING, NamedTuple
@@ -37,17 +38,18 @@ from mlcli.errors import (
     InvalidState,
     MlcliError,
     NotFound,
+    ProjectError,
     RunFailed,
     StoreUnavailable,
 )
 from mlcli.guardian import Guardian
 from mlcli.output import Output
-from mlcli.projects import git
+from mlcli.projects import download, git
 from mlcli.shipment import Shipment, login_variables
 from mlcli.store import folder_of, is_remote, open_journal, open_store, store_root, takes_new_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import FrameType
 
     from mlcli.artifacts import LocalArtifacts
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from mlcli.envs import Env
     from mlcli.journal import Journal
     from mlcli.projects import Command, EntryPoint, Problem, Project
+    from mlcli.projects.download import Download
     from mlcli.store import Store
 
 LOG = "logs/output.log"
@@ -169,13 +172,44 @@ def plan(request: Request, progress: Callable[[str], None] = lambda _text: None)
     experiment = _asked_experiment(request)
     project = projects.load(request.uri, request.version, submodules=request.submodules, progress=progress)
     entry = projects.entry_point(project, request.entry_point)
-    command = projects.command(project, entry, request.parameters, storage_dir=request.storage_dir)
+    command = projects.command(project, entry, request.parameters, storage_dir=_storage(request))
     for key, value in command.parameters.items():
         rules.param_value(rules.key(key, "param"), value)
     manager = config.setting("env_manager", request.env_manager).value
-    if envs.choose(project.env, manager) not in BROUGHT:
-        project.env.check()
+    notes = [*command.notes, *_unused(request, manager, envs.choose(project.env, manager))]
+    command = command._replace(notes=tuple(notes))
     return Plan(request, project, entry, command, manager, experiment, _grace())
+
+
+def _storage(request: Request) -> str | None:
+    return request.storage_dir or os.environ.get("MLFLOW_TMP_DIR") or None
+
+
+def _unused(request: Request, asked: str | None, manager: str) -> list[str]:
+    """Say which options mean nothing for this project; raises where one of docker's is malformed."""
+    if manager != "docker":
+        return ["the project has no docker_env: --docker-args is not used"] if request.docker_args else []
+    from mlcli.envs import docker
+
+    docker.options(request.docker_args)
+    if asked in (None, "docker"):
+        return []
+    return [f"the project has a docker_env, so it runs in docker: the env manager `{asked}` is not used"]
+
+
+def container(plan: Plan) -> tuple[str, ...]:
+    """The `docker run` of a project with an image, without the variables that tell the program its run."""
+    from mlcli.envs import docker
+
+    argv = docker.docker_argv(
+        plan.project.env,
+        plan.command.argv,
+        variables={},
+        store=store_root(plan.request.tracking_uri),
+        tracker=envs.expose_tracker(),
+        args=plan.request.docker_args,
+    )
+    return tuple(argv)
 
 
 def _asked_experiment(request: Request) -> tuple[str, str]:
@@ -255,6 +289,7 @@ def execute(plan: Plan, listener: Listener, *, stdout: int | None = 1, stderr: i
                 for note in plan.command.notes:
                     listener.note(note)
                 env = _environment(plan, recorder, listener)
+                _fetch(plan.command.downloads, listener, recorder.run_id)
                 _keep_changes(plan.project, recorder.artifacts, listener)
                 output = Output(recorder.path(LOG), stdout=stdout, stderr=stderr)
                 with envs.in_use(env):
@@ -270,6 +305,8 @@ def execute(plan: Plan, listener: Listener, *, stdout: int | None = 1, stderr: i
     finally:
         if output:
             output.close()
+        if plan.command.downloads and _storage(plan.request) is None:
+            shutil.rmtree(plan.command.downloads[0].folder, ignore_errors=True)
     return Outcome(run, end.exit_code, end, env)
 
 
@@ -425,8 +462,11 @@ class _Recorder:
         return self
 
     def hold(self) -> None:
-        """From here on the end is known: a signal no longer changes it."""
+        """From here on the child is there: what ends it is passed on to it."""
         self._signals.deaf = True
+        if self._signals.heard is not None:
+            # It struck where Python drops exceptions (a finaliser, a callback of a library): let it count all the same.
+            os.kill(os.getpid(), self._signals.heard)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
         self._signals.deaf = True
@@ -482,6 +522,7 @@ class _Interruptible:
 
     def __init__(self) -> None:
         self.deaf = False
+        self.heard: int | None = None
         self._before: dict[int, object] = {}
         for signum in kin.END_SIGNALS:
             before = signal.getsignal(signum)
@@ -491,6 +532,7 @@ class _Interruptible:
 
     def _raise(self, signum: int, _frame: FrameType | None) -> None:
         if not self.deaf:
+            self.heard = signum
             raise Interrupted(signum)
 
     def put_back(self) -> None:
@@ -521,12 +563,22 @@ def _birth_tags(plan: Plan, user: str) -> dict[str, str]:
 
 
 def _source_name(project: Project) -> str:
-    """As MLflow writes it: a folder inside a work tree as file://<work tree>[#subfolder], a URI as typed."""
+    """As MLflow writes it: a folder inside a work tree as file://<work tree>[#subfolder], an address as typed."""
     source = project.source
-    if not os.path.isdir(source.uri.partition("#")[0]) or not source.root:
-        return source.uri if not os.path.exists(source.uri) else os.path.abspath(source.uri)
-    inside = os.path.relpath(source.folder, source.root)
-    return f"file://{source.root}" + ("" if inside == os.curdir else f"#{inside}")
+    if project.fetched:
+        base = source.uri.partition("#")[0] or os.curdir
+        found = git.work_tree(base) if os.path.isdir(base) and not git.is_bare(base) else None
+        if found is None:
+            return project.origin
+        root, folder = found[0], os.path.join(os.path.abspath(base), source.subdir)
+    elif source.script is not None:
+        return os.path.join(source.folder, source.script)
+    elif source.root is None:
+        return source.folder
+    else:
+        root, folder = source.root, source.folder
+    inside = os.path.relpath(folder, root)
+    return f"file://{root}" + ("" if inside == os.curdir else f"#{inside}")
 
 
 def _cut(value: str) -> str:
@@ -562,6 +614,25 @@ def _environment(plan: Plan, recorder: _Recorder, listener: Listener) -> Env:
         tags["mlflow.project.env"] = env.manager
     recorder.tags({key: value for key, value in tags.items() if value})
     return env
+
+
+def _fetch(downloads: Sequence[Download], listener: Listener, run_id: str) -> None:
+    """Bring the values of parameters that lie elsewhere."""
+    for item in downloads:
+        listener.progress(f"downloading {git.strip_credentials(item.uri)}")
+        try:
+            download.fetch(item)
+        except ProjectError as error:
+            raise RunFailed(
+                f"the parameter `{item.parameter}`: {error.message}", run_id=run_id, code=1, hint=error.hint
+            ) from None
+        except OSError as error:
+            raise RunFailed(
+                f"the parameter `{item.parameter}` cannot be kept at {item.path}: {error.strerror}",
+                run_id=run_id,
+                code=1,
+                hint="--storage-dir says where it goes",
+            ) from None
 
 
 def _keep(artifacts: LocalArtifacts, path: str, name: str) -> None:

@@ -16,6 +16,8 @@ from mlcli import journal
 from mlcli.entities import RunStatus
 from mlcli.errors import InvalidInput, NotFound, RunFailed
 
+_PATIENCE = 30.0  # seconds; mlcli itself gives its child a grace of 10 before it kills it
+
 
 class SubmittedRun:
     """A run in another process: its ``run_id``, how it is doing, and its end."""
@@ -52,9 +54,12 @@ class SubmittedRun:
 
     def cancel(self) -> None:
         """End it (the run becomes KILLED) and wait until it has."""
-        if self._process.poll() is None:
+        while self._process.poll() is None:
             self._process.terminate()
-        self._process.wait()
+            try:
+                self._process.wait(timeout=_PATIENCE)
+            except subprocess.TimeoutExpired:
+                continue
 
     @property
     def exit_code(self) -> Optional[int]:

@@ -600,11 +600,11 @@ def test_the_log_of_a_terminal_holds_what_was_written_without_carriage_returns(d
 
 def test_a_resized_terminal_resizes_the_childs(drive):
     code = """
-import os, signal
-signal.signal(signal.SIGWINCH, lambda *_: print("now", os.get_terminal_size(1).columns))
-signal.alarm(60)
+import os, signal, time
+seen = []
+signal.signal(signal.SIGWINCH, lambda *_: (print("now", os.get_terminal_size(1).columns), seen.append(1)))
 print("ready")
-signal.pause()
+while not seen: time.sleep(0.02)
 """
     terminal = Terminal(drive, python(code), (24, 80))
     terminal.read_until(b"ready")

@@ -220,3 +220,13 @@ def test_an_interrupted_download_leaves_nothing_under_the_models_name(run):
         process.kill()
     if Path("out/model").exists():
         assert Path("out/model/big.bin").stat().st_size == 400_000_000
+
+
+def test_a_run_uri_may_stand_where_the_run_stands(mlcli, tmp_path):
+    with open_store() as store:
+        run = store.create_run("0")
+    root = Path(run.info.artifact_uri)
+    root.mkdir(parents=True)
+    (root / "notes.txt").write_text("hello")
+    mlcli("artifacts", "download", f"runs:/{run.info.run_id}/notes.txt", "-d", tmp_path / "out")
+    assert (tmp_path / "out" / "notes.txt").read_text() == "hello"

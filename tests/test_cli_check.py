@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from mlcli.cli import check as cli_check
 from mlcli.projects import check
+from mlcli.projects.problem import Problem
 
 EXAMPLES = Path(__file__).parent.parent / "example_projects"
 MAIN = "entry_points:\n  main:\n"
@@ -88,6 +90,21 @@ def test_a_doubtful_command_is_found(command, code, level, found):
     assert [item[:2] for item in found(parameter("string", command))] == [(code, level)]
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["VAR={p} python -c 'print(1)' && echo {p}", "python -c 'print({{1}})' {p}", "python -Wc -c 'import sys' --x={p}"],
+)
+def test_a_parameter_beside_program_text_is_no_part_of_it(command, found):
+    assert found(parameter("string", command)) == []
+
+
+@pytest.mark.parametrize(
+    "command", ["python -u -c 'print({p})'", "true; perl -e print{p}", 'python -uc \\"print({p})\\"']
+)
+def test_a_parameter_inside_program_text_is_found(command, found):
+    assert [item[0] for item in found(parameter("string", command))] == ["value-in-code"]
+
+
 def test_a_mended_script_name_is_suggested(tmp_path):
     (tmp_path / "MLproject").write_text(f'{MAIN}    command: "python trian.py"\n')
     (tmp_path / "train.py").write_text("")
@@ -156,6 +173,31 @@ def test_the_blogs_typos_are_explained_with_their_lines(mlcli):
     assert "MLProject:13:9: error: `defualt`" in lines[1]
     assert "did you mean `default`?" in lines[0]
     assert "2 errors, 0 warnings" in done.stderr
+
+
+def test_findings_of_the_environment_file_name_it_as_seen_from_here(mlcli, tmp_path):
+    folder = tmp_path / "proj"
+    folder.mkdir()
+    (folder / "MLproject").write_text(f'conda_env: conda.yaml\n{MAIN}    command: "true"\n')
+    (folder / "conda.yaml").write_text("dependencies:\n  - python=3.10\n  - six\n  - gcc_linux-64=9\n")
+    done = mlcli("check", "proj", cwd=tmp_path)
+    assert done.stdout.startswith("proj/conda.yaml:4:5: warning: only conda can install `gcc_linux-64=9`")
+
+
+def test_an_environment_file_that_is_not_there_is_missed_where_it_is_named(mlcli, tmp_path):
+    (tmp_path / "MLproject").write_text(f'name: x\npython_env: gone.yaml\n{MAIN}    command: "true"\n')
+    for words in (("check",), ("run", "--env-manager=uv")):
+        done = mlcli(*words, cwd=tmp_path, check=2)
+        assert "MLproject:2:1: " in done.stdout + done.stderr
+        assert "`gone.yaml` is not there" in done.stdout + done.stderr
+
+
+def test_a_terminal_gets_findings_no_wider_than_itself(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "60")
+    cli_check._grouped([Problem("error", "x", "a few words " * 12, "MLproject", 10, 4, "other words " * 9)])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 60
+    assert len([line for line in lines if "words" in line]) == 7
 
 
 def test_warnings_alone_exit_with_0(mlcli, tmp_path):

@@ -84,6 +84,14 @@ def test_why_tells_which_python_was_chosen_and_why(mlcli, project):
     assert (python["asked"], python["line"], python["reason"]) == ("3", 1, "asked for 3")
 
 
+def test_why_tells_of_the_python_in_a_pipe_too(mlcli, project):
+    (project / "python_env.yaml").write_text('python: "3"\n')
+    done = mlcli("env", "why", project)
+    assert table(done.stdout) == []
+    assert "environment: virtualenv, would be built: " in done.stderr
+    assert "asked for 3 (python_env.yaml:1)" in done.stderr
+
+
 def test_why_a_package_is_there_because_another_needs_it(mlcli, project):
     build(project)
     done = mlcli("env", "why", project, "alpha", "--env-manager", "uv")

@@ -134,3 +134,12 @@ def test_csv_goes_to_stdout_or_to_a_file(mlcli):
 def test_looking_at_experiments_makes_no_store(mlcli):
     assert names(mlcli) == ["Default"]
     assert os.listdir() == []
+
+
+def test_mlflows_way_to_ask_for_json_is_understood(mlcli):
+    with open_store() as store:
+        store.create_experiment("wine")
+    get = ("experiments", "get", "-n", "wine")
+    assert mlcli(*get, "--output", "json").stdout == mlcli(*get, "--json").stdout
+    assert mlcli(*get, "--output", "table").stdout == mlcli(*get).stdout
+    assert "table or json" in mlcli(*get, "--output", "xml", check=2).stderr

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from mlcli.cli.gc import milliseconds
 from mlcli.errors import InvalidInput
-from mlcli.store import open_store
+from mlcli.store import leftovers, open_store
 
 
 @pytest.fixture
@@ -58,6 +61,106 @@ def test_a_deleted_experiment_goes_with_its_runs(mlcli) -> None:
     removed = json.loads(mlcli("gc", "--json").stdout)
     assert sorted(item["kind"] for item in removed) == ["experiment", "run"]
     assert "old" not in mlcli("experiments", "search", "--view", "all").stdout
+
+
+def test_only_the_named_experiments_go(mlcli, deleted) -> None:
+    with open_store() as store:
+        ids = [store.create_experiment(name) for name in ("one", "two", "stays")]
+        for experiment_id in ids[:2]:
+            store.create_run(experiment_id)
+            store.delete_experiment(experiment_id)
+    removed = json.loads(mlcli("gc", "--experiment-ids", ids[0], "--json").stdout)
+    assert sorted((item["kind"], item["name"]) for item in removed if item["kind"] == "experiment") == [
+        ("experiment", "one")
+    ]
+    assert len(removed) == 2
+    mlcli("runs", "restore", deleted[0])
+    assert "'stays'" in mlcli("gc", "--experiment-ids", ids[2], check=1).stderr
+    assert "one of them" in mlcli("gc", "--experiment-ids", ids[1], "--run-ids", deleted[0], check=2).stderr
+    mlcli("experiments", "restore", ids[1])
+
+
+def test_what_mlflow_keeps_in_the_same_folder_stays(mlcli) -> None:
+    with open_store() as store:
+        experiment_id = store.create_experiment("old")
+        gone = Path(store.create_run(experiment_id).info.artifact_uri)
+        gone.mkdir(parents=True)
+        store.delete_experiment(experiment_id)
+    theirs = Path("mlruns", experiment_id, "e" * 32, "artifacts", "model.bin")
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(b"x")
+    mlcli("gc")
+    assert theirs.exists()
+    assert not gone.parent.exists()
+
+
+@pytest.fixture
+def unfinished(deleted) -> dict[str, Path]:
+    """Files that writers left which were killed: long ago, just now, and one that is not ours."""
+    _, kept, _ = deleted
+    with open_store() as store:
+        folder = Path(store.get_run(kept).info.artifact_uri)
+    files = {
+        "old": folder / "sub" / ".tmp-0123",
+        "inside": folder / "sub" / ".tmp-folder" / "x",
+        "new": folder / ".tmp-4567",
+        "whole": folder / "model.bin",
+        "unknown": folder.parent.parent / ("f" * 32) / "artifacts" / ".tmp-89ab",
+    }
+    for path in files.values():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    for path in (files["old"], files["inside"].parent, files["whole"], files["unknown"]):
+        os.utime(path, (1000, 1000))
+    return files
+
+
+def test_unfinished_files_of_yesterday_go_and_nothing_else(mlcli, unfinished) -> None:
+    expected = sorted([str(unfinished["inside"].parent), str(unfinished["old"])])
+    ill = json.loads(mlcli("doctor", "--json", check=1).stdout)
+    assert ill["store"]["leftovers"] == 2
+    assert "2 leftovers of interrupted work" in ill["problems"][0]["what"]
+    assert "mlcli gc" in ill["problems"][0]["hint"]
+    for options in (["--dry-run"], []):
+        shown = json.loads(mlcli("gc", "--json", *options).stdout)
+        assert sorted(item["id"] for item in shown if item["kind"] == "leftover") == expected
+    assert {name for name, path in unfinished.items() if path.exists()} == {"new", "whole", "unknown"}
+    assert json.loads(mlcli("doctor", "--json").stdout)["store"]["leftovers"] == 0
+
+
+KILLED_GC = """
+import os
+from mlcli.store import open_store, tracking
+def die(path):
+    os.kill(os.getpid(), 9)
+tracking.remove_folder = die
+with open_store() as store:
+    store.collect(*store.collectable())
+"""
+
+
+def test_the_files_of_runs_go_even_if_gc_was_killed_after_their_records(mlcli, deleted) -> None:
+    gone, kept, folder = deleted
+    assert subprocess.run([sys.executable, "-c", KILLED_GC], check=False).returncode == -9
+    mlcli("runs", "show", gone, check=3)
+    assert folder.exists()
+    assert json.loads(mlcli("doctor", "--json", check=1).stdout)["store"]["leftovers"] == 1
+    (removed,) = json.loads(mlcli("gc", "--json").stdout)
+    assert removed == {"kind": "leftover", "id": str(folder), "name": "files of what was removed"}
+    assert not folder.exists()
+    mlcli("runs", "show", kept)
+    assert json.loads(mlcli("gc", "--json").stdout) == []
+    assert not list(Path("mlruns").glob(".removing-*"))
+
+
+def test_a_gc_that_was_killed_before_the_records_went_changes_nothing(mlcli, deleted) -> None:
+    gone, _, folder = deleted
+    with open_store() as store:
+        leftovers.plan(store, [str(folder)])
+        store.restore_run(gone)
+    assert json.loads(mlcli("gc", "--json").stdout) == []
+    assert (folder / "artifacts" / "model.bin").exists()
+    assert not list(Path("mlruns").glob(".removing-*"))
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,59 @@ def test_a_backend_config_is_not_needed_and_that_is_said(demo, mlcli):
     assert "--backend-config is not used" in done.stderr
 
 
+IMAGE = """
+name: demo
+docker_env: {image: "registry/image:1"}
+entry_points:
+  main: {command: "python train.py 1"}
+"""
+
+
+def test_a_dry_run_shows_the_docker_run_that_would_be_made(demo, mlcli):
+    (demo / "MLproject").write_text(IMAGE)
+    shown = json.loads(mlcli("run", demo, "--dry-run", "--json", "-A", "gpus=all").stdout)
+    assert shown["environment"]["state"] == "image registry/image:1"
+    assert shown["docker"][:2] == ["docker", "run"]
+    assert " ".join(shown["docker"]).endswith("--gpus all registry/image:1 python train.py 1")
+    text = dict(line.split("\t", 1) for line in mlcli("run", demo, "--dry-run").stdout.splitlines())["docker"]
+    assert text.endswith("registry/image:1 python train.py 1")
+
+
+def test_an_env_manager_that_the_image_overrules_is_told(demo, mlcli):
+    (demo / "MLproject").write_text(IMAGE)
+    done = mlcli("run", demo, "--env-manager=local", "--dry-run")
+    assert "the env manager `local` is not used" in done.stderr
+
+
+def test_options_for_docker_are_checked_before_there_is_a_run(demo, mlcli):
+    (demo / "MLproject").write_text(IMAGE)
+    assert "-A wants NAME" in mlcli("run", demo, "-A", "--gpus", check=2).stderr
+    assert not Path("mlruns").exists()
+
+
+def test_options_for_docker_without_an_image_are_not_used_and_that_is_said(demo, mlcli):
+    done = mlcli("run", demo, "--env-manager=local", "-A", "gpus=all")
+    assert "--docker-args is not used" in done.stderr
+
+
+def test_the_command_stands_below_the_runs_name_in_its_own_lines(demo, mlcli):
+    command = "\n".join(["for i in 1 2; do", "  true $i", "done", *(f"echo {number}" for number in range(9))])
+    (demo / "MLproject").write_text(f"entry_points: {{main: {{command: {json.dumps(command)}}}}}")
+    first, *lines = mlcli("run", demo, "--env-manager=local").stderr.splitlines()
+    assert first.endswith("in experiment Default")
+    assert lines[:3] == ["$ for i in 1 2; do", "    true $i", "  done"]
+    assert lines[10] == "  and 2 more lines"
+
+
+def test_a_run_whose_program_never_started_is_told_with_its_status(demo, mlcli):
+    (demo / "MLproject").write_text("entry_points: {main: {command: no-such-program-of-ours}}")
+    done = mlcli("run", demo, "--env-manager=local", check=127)
+    status, error = done.stderr.splitlines()[2:4]
+    assert "FAILED" in status
+    assert the_run().info.run_id in status
+    assert error == "error: command not found: no-such-program-of-ours"
+
+
 def test_tags_are_split_at_the_first_equals_sign():
     assert cli_run._tags(["a=b=c", "d="]) == {"a": "b=c", "d": ""}
 

@@ -108,6 +108,18 @@ def test_artifacts_go_in_and_come_out(client: mlcli.Client, tmp_path: Path) -> N
         client.download_artifacts(run_id, "none", str(tmp_path / "out"))
 
 
+def test_images_of_one_key_make_a_series(client: mlcli.Client) -> None:
+    from PIL import Image
+
+    run_id = client.create_run("0").info.run_id
+    for step in range(2):
+        client.log_image(run_id, Image.new("L", (2, 2)), key="dots", step=step, timestamp=9)
+    client.log_image(run_id, Image.new("L", (2, 2)), "one.png")
+    assert [item.path for item in client.list_artifacts(run_id)] == ["images", "one.png"]
+    names = [item.path.partition("+timestamp+9+")[0] for item in client.list_artifacts(run_id, "images")]
+    assert names == ["images/dots+step+0", "images/dots+step+1"]
+
+
 def test_two_clients_of_two_stores_do_not_mix(tmp_path: Path) -> None:
     one, two = (mlcli.Client(str(tmp_path / name)) for name in ("one", "two"))
     run_id = one.create_run("0").info.run_id

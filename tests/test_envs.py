@@ -625,6 +625,9 @@ def test_a_look_ahead_says_what_would_be_built_and_installs_nothing(project, mon
     assert (after.place, after.python, after.packages[-1]) == (env.prefix, env.version, "alpha==1.0")
     nowhere = envs.preview(project(python="3.99"), "uv")
     assert (nowhere.exists, nowhere.python, nowhere.reason) == (False, None, "Python 3.99 is not on this machine")
+    assert nowhere.state == "cannot be built"
+    monkeypatch.setattr(installer, "may_install_python", lambda: True)
+    assert envs.preview(project(python="3.99"), "uv").state == "would be built, if uv can install Python"
 
 
 def test_strict_python_takes_nothing_but_the_exact_one(project):

@@ -295,8 +295,31 @@ def test_a_table_grows_by_rows() -> None:
         with pytest.raises(InvalidInput, match="columns"):
             mlcli.log_table({"other": [1]}, "t.json")
         assert mlcli.load_table("t.json").to_dict("list") == {"q": ["a", "b", "c", "d"], "n": [1, 2, 3, 4]}
+        with pytest.raises(NotFound, match=r"has a table 'other\.json'"):
+            mlcli.load_table("other.json")
     assert json.loads(only().data.tags["mlflow.loggedArtifacts"]) == [{"path": "t.json", "type": "table"}]
     assert [item.path for item in mlcli.artifacts.list_artifacts(run_id=run.info.run_id)] == ["t.json"]
+
+
+def test_the_tables_of_an_experiment_are_read_as_one() -> None:
+    ids = []
+    for number in range(3):
+        with mlcli.start_run() as run:
+            mlcli.log_param("number", number)
+            if number != 1:
+                mlcli.log_table({"n": [number]}, "t.json")
+        ids.append(run.run_id)
+        time.sleep(0.002)
+    table = mlcli.load_table("t.json", extra_columns=["run_id", "params.number", "params.none"])
+    assert table.to_dict("list") == {
+        "n": [2, 0],
+        "run_id": [ids[2], ids[0]],
+        "params.number": ["2", "0"],
+        "params.none": [None, None],
+    }
+    assert mlcli.Client().load_table("0", "t.json", [ids[0]]).to_dict("list") == {"n": [0]}
+    with pytest.raises(NotFound, match=r"no table 't\.json'"):
+        mlcli.load_table("t.json", [ids[1]])
 
 
 def test_datasets_are_noted_as_inputs() -> None:

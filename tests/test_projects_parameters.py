@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
-from mlcli.errors import InvalidInput
+from mlcli.errors import InvalidInput, NotFound
 from mlcli.projects.mlproject import EntryPoint, Parameter
 from mlcli.projects.parameters import parse_given, resolve
+from mlcli.store import open_store
 
 
 def entry(*parameters, script=None):
@@ -49,6 +51,23 @@ WRONG = [
     ("int", "abc"), ("int", "3.5"), ("int", "1,5"), ("int", "inf"), ("float", "abc"), ("float", "1,5"), ("bool", "perhaps"),
     ("bool", "2"), ("uri", "data/x.csv"), ("int", "nan"),
 ]  # fmt: skip
+
+
+def test_all_wrong_values_are_named_at_once_with_the_lines_that_declare_them(tmp_path):
+    declared = [
+        Parameter(name, kind, None, True, line=line)
+        for name, kind, line in (("n", "int", 7), ("f", "float", 8), ("u", "uri", 9), ("data", "path", 10))
+    ]
+    given = {"n": "x", "f": "1", "u": "/z", "data": "gone.csv"}
+    with pytest.raises(InvalidInput) as caught:
+        resolve(entry(*declared), given, str(tmp_path), "p/MLproject")
+    first, second, third = caught.value.message.splitlines()
+    assert first == "the parameter `n` wants a whole number, not `x`"
+    assert second == "the parameter `u` wants a URI with a scheme, not `/z`"
+    assert third.startswith("the parameter `data` wants an existing path")
+    assert caught.value.hint.endswith(
+        "p/MLproject declares `n: int` on line 7, `u: uri` on line 9, `data: path` on line 10"
+    )
 
 
 @pytest.mark.parametrize(("kind", "value"), FITS)
@@ -165,7 +184,32 @@ def test_a_file_uri_is_a_path(host, tmp_path):
     assert values.resolved == {"p": str(tmp_path / "a b")}
 
 
-@pytest.mark.parametrize("uri", ["https://example.com/x.csv", "s3://b/x", "runs:/abc/x"])
+def test_what_lies_at_an_http_address_is_to_be_downloaded_under_its_own_name(tmp_path):
+    both = {"p": "https://user:secret@example.com/some/x%20y.csv?v=1", "q": "http://example.com/"}
+    values = resolve(entry(one("path"), one("path", name="q")), both, str(tmp_path), storage_dir=str(tmp_path / "s"))
+    first, second = values.downloads
+    assert first.folder == second.folder
+    assert os.path.dirname(first.folder) == str(tmp_path / "s")
+    assert first.path == f"{first.folder}/param_0/x y.csv"
+    assert second.path == f"{first.folder}/param_1/download"
+    assert values.resolved == {"p": first.path, "q": second.path}
+    assert values.recorded == both
+    assert not (tmp_path / "s").exists()
+    assert "secret" not in "".join(values.notes)
+
+
+def test_an_artifact_of_a_run_is_the_path_where_it_lies(tmp_path):
+    with open_store() as store:
+        run = store.create_run("0")
+    folder = Path(run.info.artifact_uri, "data")
+    folder.mkdir(parents=True)
+    values = resolve(entry(one("path")), {"p": f"runs:/{run.info.run_id}/data"}, str(tmp_path))
+    assert values.resolved == {"p": str(folder)}
+    with pytest.raises(NotFound):
+        resolve(entry(one("path")), {"p": f"runs:/{run.info.run_id}/other"}, str(tmp_path))
+
+
+@pytest.mark.parametrize("uri", ["s3://b/x", "dbfs:/x", "ftp://example.com/x"])
 def test_what_would_need_a_download_says_what_to_do(uri, tmp_path):
     with pytest.raises(InvalidInput, match="does not download") as caught:
         resolve(entry(one("path")), {"p": uri}, str(tmp_path))

@@ -134,7 +134,7 @@ def test_a_mistyped_folder_gets_near_names_and_no_git_error(folder):
 def test_a_mistyped_subfolder_gets_near_names(repo):
     with pytest.raises(ProjectError, match="no folder `subb`") as caught:
         load(f"{repo}#subb")
-    assert str(repo / "sub") in caught.value.hint
+    assert caught.value.hint == "did you mean sub?"
 
 
 def test_an_address_without_https_gets_it_as_a_hint():
@@ -593,6 +593,19 @@ def test_a_zip_file_is_a_project(tmp_path):
 
 def test_a_zip_file_with_one_folder_is_that_folder(tmp_path):
     assert load(zipped(tmp_path / "p.zip", {"demo-main/MLproject": MLPROJECT})).name == "demo"
+
+
+@pytest.mark.parametrize("subdir", ["train", "demo-main/train"])
+def test_a_folder_of_a_zip_file_counts_from_its_top_or_from_its_only_folder(subdir, tmp_path):
+    members = {"demo-main/MLproject": "name: outer\n", "demo-main/train/MLproject": MLPROJECT}
+    assert load(zipped(tmp_path / "p.zip", members) + f"#{subdir}").name == "demo"
+
+
+def test_a_folder_that_is_not_in_the_project_is_answered_with_the_one_that_was_meant(tmp_path):
+    uri = zipped(tmp_path / "p.zip", {"MLproject": MLPROJECT, "training/MLproject": MLPROJECT})
+    with pytest.raises(ProjectError, match="no folder `trainning`") as caught:
+        load(f"{uri}#trainning")
+    assert caught.value.hint == "did you mean training?"
 
 
 def test_scripts_in_a_zip_file_stay_executable(tmp_path):

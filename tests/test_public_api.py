@@ -17,8 +17,8 @@ import mlcli
 PACKAGE = Path(mlcli.__file__).parent
 INTERPRETERS = sorted(Path(os.path.expanduser("~"), ".pyenv", "versions").glob("3.*/bin/python3"))
 TRACKER = (
-    "artifacts client config content context entities errors fluent journal live locks models models.mlmodel models.pickles"
-    " models.signature models.sklearn rights rules sklearn store"
+    "artifacts client config content context entities errors exceptions fluent journal live locks models models.mlmodel models.pickles"
+    " models.signature models.sklearn rights rules sklearn store tracking"
 ).split()
 
 
@@ -73,6 +73,17 @@ def test_every_public_name_is_there_and_documented_by_dir() -> None:
 
 def test_the_client_is_known_by_both_its_names() -> None:
     assert mlcli.MlflowClient is mlcli.Client
+
+
+def test_a_script_finds_things_in_mlflows_places() -> None:
+    assert mlcli.tracking.MlflowClient is mlcli.client.MlflowClient is mlcli.Client
+    assert mlcli.exceptions.MlflowException is mlcli.MlflowException is mlcli.MlcliError
+    with pytest.raises(mlcli.exceptions.MlflowException):
+        mlcli.entities.RunStatus.from_string("DONE")
+    assert mlcli.entities.RunStatus.to_string(mlcli.entities.RunStatus.FINISHED) == "FINISHED"
+    assert mlcli.entities.ViewType.from_string("deleted_only") == mlcli.entities.ViewType.DELETED_ONLY
+    with pytest.raises(mlcli.exceptions.MlflowException):
+        mlcli.entities.ViewType.from_string("some")
 
 
 def test_what_a_tutorial_imports_is_there() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -268,8 +270,10 @@ def test_a_status_set_on_purpose_does_not_hide_a_bad_exit_code(tmp_path, mlcli):
     assert the_run().info.status == "FAILED"
 
 
-def git(folder: Path, *args: str) -> str:
-    return subprocess.run(["git", "-C", str(folder), *args], check=True, capture_output=True, text=True).stdout.strip()
+def git(folder: Path, *args: object) -> str:
+    return subprocess.run(
+        ["git", "-C", str(folder), *map(str, args)], check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 def test_the_commit_and_what_was_changed_since_are_kept(tmp_path, mlcli):
@@ -286,6 +290,27 @@ def test_the_commit_and_what_was_changed_since_are_kept(tmp_path, mlcli):
     diff = Path(run.info.artifact_uri, "code", "diff.patch").read_text()
     assert "-print('hello')" in diff
     assert "+print('changed')" in diff
+
+
+@pytest.mark.parametrize("kind", ["version", "zip", "bare"])
+def test_a_fetched_project_is_named_by_where_it_came_from_and_not_by_the_cache(tmp_path, mlcli, kind):
+    folder = project(tmp_path / "repo" / "sub")
+    git(folder.parent, "init", "-q")
+    git(folder.parent, "add", ".")
+    git(folder.parent, "commit", "-qm", "first")
+    git(folder.parent, "archive", "--format=zip", "-o", tmp_path / "p.zip", "HEAD")
+    git(folder.parent, "clone", "-q", "--bare", folder.parent, tmp_path / "bare.git")
+    asked, name = {
+        "version": (["../repo/sub", "--version", "main"], f"file://{folder.parent}#sub"),
+        "zip": (["../p.zip#sub"], f"{tmp_path}/p.zip#sub"),
+        "bare": (["../bare.git#sub"], f"{tmp_path}/bare.git#sub"),
+    }[kind]
+    here = tmp_path / "here"
+    here.mkdir()
+    mlcli("run", *asked, "--env-manager=local", cwd=here, env={**os.environ, "MLCLI_TRACKING_URI": "mlruns"})
+    with open_store(str(here / "mlruns")) as store:
+        (run,) = store.search_runs()
+    assert run.data.tags["mlflow.source.name"] == name
 
 
 def test_a_clean_work_tree_leaves_no_diff(tmp_path, mlcli):
@@ -744,6 +769,61 @@ def test_a_run_id_of_another_store_in_the_environment_makes_no_parent(tmp_path, 
     assert run.info.run_id != "0" * 32
 
 
+# -- parameters of type path that lie elsewhere
+
+
+class Data(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path.startswith("/data") else 404)
+        self.end_headers()
+        self.wfile.write(b"a,b\n1,2\n")
+
+    def log_message(self, *_args: object) -> None: ...
+
+
+@pytest.fixture
+def address():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Data) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+READER = "import sys; print(sys.argv[1]); print(open(sys.argv[1]).read().split())"
+WITH_PATH = """
+name: reads
+entry_points:
+  main:
+    parameters: {data: path}
+    command: "python train.py {data}"
+"""
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_path_at_an_http_address_is_downloaded_for_the_program(tmp_path, mlcli, address, kept):
+    folder = project(tmp_path / "p", READER)
+    (folder / "MLproject").write_text(WITH_PATH)
+    storage = ["--storage-dir", tmp_path / "storage"] if kept else []
+    done = mlcli("run", folder, "--env-manager=local", "-P", f"data={address}/data.csv", *storage)
+    path, content = done.stdout.splitlines()
+    assert content == "['a,b', '1,2']"
+    assert path.endswith("/param_0/data.csv")
+    assert os.path.exists(path) is kept
+    assert the_run().data.params == {"data": f"{address}/data.csv"}
+
+
+def test_a_path_that_cannot_be_downloaded_fails_the_run_before_its_program_starts(tmp_path, mlcli, address):
+    folder = project(tmp_path / "p", READER)
+    (folder / "MLproject").write_text(WITH_PATH)
+    done = mlcli("run", folder, "--env-manager=local", "-P", f"data={address}/gone.csv", check=1)
+    assert done.stdout == ""
+    assert "the parameter `data`" in done.stderr
+    assert "404" in done.stderr or "Not Found" in done.stderr
+    assert the_run().info.status == "FAILED"
+
+
 # -- the last line
 
 
@@ -761,3 +841,29 @@ def test_a_run_id_of_another_store_in_the_environment_makes_no_parent(tmp_path, 
 def test_the_last_line_that_says_something_is_found_without_colours(tmp_path, text, expected):
     (tmp_path / "log").write_bytes(text)
     assert runner.last_line(str(tmp_path / "log")) == expected
+
+
+# -- a signal at the worst moment
+
+DROPPED = """
+import os, signal, sys
+from mlcli import runner
+
+class Finaliser:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(1000): pass  # here Python runs the handler, and drops what it raises
+
+listener = runner.Listener(created=lambda *_: Finaliser() and None)
+print(runner.run(runner.Request(sys.argv[1], env_manager="local"), listener).exit_code)
+"""
+
+
+def test_a_signal_whose_exception_python_drops_still_ends_the_run(tmp_path):
+    folder = project(tmp_path / "p", command="sleep 600")
+    done = subprocess.run(
+        [sys.executable, "-c", DROPPED, str(folder)], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert "Exception ignored" in done.stderr, "the signal was to strike inside a finaliser"
+    assert done.stdout.strip() == "143"
+    assert the_run().info.status == "KILLED"

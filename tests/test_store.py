@@ -277,3 +277,73 @@ def test_the_clock_may_jump_back(store: Store, run_id: str) -> None:
 def test_times_far_ahead_are_kept(store: Store, run_id: str, time: int) -> None:
     store.log_batch(run_id, [Metric("m", 1.0, time, 0)])
     assert store.get_metric_history(run_id, "m")[0].timestamp == time
+
+
+# -- values
+
+EXTREMES = (0.0, -0.0, 5e-324, 2.2250738585072014e-308, 1.7976931348623157e308, 0.1, 2.0**53 + 1, math.inf, -math.inf)
+
+
+@pytest.mark.parametrize("value", [*EXTREMES, math.nan])
+def test_a_number_is_kept_to_the_last_bit_but_for_the_sign_of_zero(store: Store, run_id: str, value: float) -> None:
+    store.log_batch(run_id, [Metric("m", value, 1, 0)])
+    kept = abs(value) if value == 0 else value
+    assert [repr(point.value) for point in store.get_metric_history(run_id, "m")] == [repr(kept)]
+    assert repr(store.get_run(run_id).data.metrics["m"]) == repr(kept)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [(True, 1.0), ("1.5", 1.5), (2**63, 2.0**63), (" 7 ", 7.0), (10**400, None), ("x", None), (None, None)],
+)
+def test_what_is_a_number_in_other_words_is_one(store: Store, run_id: str, given: object, kept: float | None) -> None:
+    if kept is None:
+        with pytest.raises(InvalidInput, match="not a number"):
+            store.log_batch(run_id, [Metric("m", given, 1, 0)])
+    else:
+        store.log_batch(run_id, [Metric("m", given, 1, 0)])
+    assert store.get_run(run_id).data.metrics == ({} if kept is None else {"m": kept})
+
+
+@pytest.mark.parametrize(
+    ("step", "time"), [(2**63, 1), (-(2**63), 1), (1.5, 1), ("1", 1), (None, 1), (0, -1), (0, 2**63), (0, "now")]
+)
+def test_a_step_or_time_that_fits_no_64_bits_is_refused(store: Store, run_id: str, step: object, time: object) -> None:
+    with pytest.raises(InvalidInput):
+        store.log_batch(run_id, [Metric("m", 1.0, time, step)])
+    assert store.get_run(run_id).data.metrics == {}
+
+
+TEXTS = [
+    "",
+    "-x",
+    "--help",
+    "a\nb\r\n\tc",
+    " padded ",
+    "🦉 한국어 e\u0301",
+    "'; DROP TABLE runs; --",
+    "\\N",
+    "x" * 6000,
+]
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
+def test_text_comes_back_as_it_went_in(store: Store, run_id: str, text: str) -> None:
+    store.log_batch(run_id, params=[Param("p", text)], tags=[RunTag("t", text)])
+    store.set_experiment_tag("0", "t", text)
+    data = store.get_run(run_id).data
+    assert (data.params["p"], data.tags["t"], store.get_experiment("0").tags["t"]) == (text, text, text)
+
+
+@pytest.mark.parametrize(
+    "text", ["x" * 1_000_000, "a\0b", "\ud800", "x" * 20_001], ids=["1 MB", "NUL", "surrogate", "long"]
+)
+def test_text_that_cannot_be_kept_as_it_is_is_refused_whole(store: Store, run_id: str, text: str) -> None:
+    with pytest.raises(InvalidInput):
+        store.log_batch(run_id, params=[Param("p", text)])
+    with pytest.raises(InvalidInput):
+        store.set_tag(run_id, "t", text)
+    with pytest.raises(InvalidInput):
+        store.set_experiment_tag("0", "t", text)
+    data = store.get_run(run_id).data
+    assert (data.params, "t" in data.tags, store.get_experiment("0").tags) == ({}, False, {})

@@ -75,6 +75,8 @@ def download(
 
     Prints where they are. Nothing is overwritten by something else unless --force says so; what appears is whole.
     """
+    if run and run.startswith("runs:") and artifact_uri is None:
+        run, artifact_uri = None, run
     if artifact_uri is not None:
         if run or run_id:
             raise InvalidInput("both a run and a URI are given: give one of them")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import textwrap
 from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -25,10 +26,14 @@ EXIT_ERRORS = 2
 @app.command()
 def check(
     uri: Annotated[
-        str, typer.Argument(help="A project's folder, git URI, .zip; with #SUBFOLDER a folder inside it.")
+        str,
+        typer.Argument(
+            metavar="PROJECT", help="A folder, git address, .zip or script; PROJECT#SUB is the folder SUB inside it."
+        ),
     ] = ".",
     version: Annotated[
-        Optional[str], typer.Option("-v", "--version", help="Branch, tag or commit of a git project.")
+        Optional[str],
+        typer.Option("-v", "--version", metavar="REF", help="Branch, tag or commit of a git project."),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
@@ -74,10 +79,24 @@ def _grouped(problems: Sequence[Problem]) -> None:
         space = max(len(_place(problem)) for problem in found)
         for problem in found:
             level = render.styled(f"{problem.level:7}", "red" if problem.level == ERROR else "yellow")
-            print(f"  {_place(problem):>{space}}  {level}  {render.plain(problem.message)}")
-            for line in problem.hint.splitlines():
-                print(f"  {'':{space}}  {'':7}  {render.styled(render.plain(line), 'dim')}")
+            indent = f"  {'':{space}}  {'':7}  "
+            first, *more = _wrapped(problem.message, indent)
+            print(f"  {_place(problem):>{space}}  {level}  {first}")
+            for line in more:
+                print(f"{indent}{line}")
+            for text in problem.hint.splitlines():
+                for line in _wrapped(text, indent):
+                    print(f"{indent}{render.styled(line, 'dim')}")
         print()
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    """The text in lines that leave room for ``indent`` on this terminal; what is indented itself stays as it is."""
+    text = render.plain(text)
+    room = max(render.terminal_width() - len(indent), 30)
+    if text.startswith(" ") or render.width(text) <= room:
+        return [text]
+    return textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
 
 
 def _place(problem: Problem) -> str:

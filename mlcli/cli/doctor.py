@@ -21,7 +21,7 @@ from mlcli.cli.boundary import did_you_mean
 from mlcli.envs import kept
 from mlcli.envs.python import Known
 from mlcli.errors import MlcliError
-from mlcli.store import DATABASE, is_database, is_remote, open_store, store_root
+from mlcli.store import DATABASE, is_database, is_remote, leftovers, open_store, store_root
 from mlcli.store.database import on_network_folder
 
 if TYPE_CHECKING:
@@ -234,11 +234,20 @@ def _opened(store: Store, ills: list[Illness]) -> dict[str, object]:
                 "they are kept in the table rejected_lines of the store's database; mend what writes them",
             )
         )
+    left = leftovers.found(store)
+    if left:
+        ills.append(
+            Illness(
+                f"{render.count(len(left), 'leftover')} of interrupted work, such as {left[0].path} ({left[0].why})",
+                "`mlcli gc --dry-run` lists them with what was deleted, `mlcli gc` removes them",
+            )
+        )
     live = journal.live_folder(store.root)
     return {
         "state": "damaged" if damage else "read-only" if store.database.read_only else "well",
         "schema_version": store.database.version,
         **counts,
+        "leftovers": len(left),
         "live_journals": len(os.listdir(live)) if os.path.isdir(live) else 0,
     }
 

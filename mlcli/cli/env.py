@@ -25,7 +25,9 @@ ProjectArgument = Annotated[str, typer.Argument(metavar="PROJECT", help="Folder 
 Manager = Annotated[
     Optional[str], typer.Option("--env-manager", help="virtualenv, uv, conda, docker or local.", metavar="NAME")
 ]
-Version = Annotated[Optional[str], typer.Option("-v", "--version", help="Branch, tag or commit of a git project.")]
+Version = Annotated[
+    Optional[str], typer.Option("-v", "--version", metavar="REF", help="Branch, tag or commit of a git project.")
+]
 
 
 def _projects(names: Any) -> str:
@@ -81,8 +83,9 @@ def why(
     env_manager: Manager = None,
     as_json: options.Json = False,
 ) -> None:
-    """Tell which file and line asks for each package, and which Python was chosen and why.
+    """Tell which line asks for each package, and why this Python.
 
+    Which file and line asks for what is installed, which Python the project gets, and why it is that one.
     With PACKAGE: the lines that ask for it by name, and, once the environment is built, the packages that need it.
     Nothing is built or downloaded.
     """
@@ -118,9 +121,14 @@ def why(
     if as_json:
         render.emit_json({**about, "requirements": rows})
         return
+    head = _head(preview, spec.file, spec.python, spec.python_line)
     if render.on_terminal():
-        render.fields(_head(preview, spec.file, spec.python, spec.python_line))
+        render.fields(head)
         render.heading("Requirements")
+    else:  # the lines of a pipe are requirements, all of them
+        for name, value in head:
+            if value is not None:
+                render.note(render.plain(f"{name}: {value}"))
     columns = (
         render.Column("requirement", "REQUIREMENT", style="bold", least=16),
         render.Column("role", "FOR", optional=1),
@@ -185,7 +193,9 @@ def _asker(name: str, loaded: Project) -> str:
 @app.command()
 def lock(
     project: ProjectArgument,
-    output: Annotated[Optional[str], typer.Option("-o", "--output", help="File to write; by default stdout.")] = None,
+    output: Annotated[
+        Optional[str], typer.Option("-o", "--output", metavar="FILE", help="File to write; by default stdout.")
+    ] = None,
     form: Annotated[
         Optional[str],
         typer.Option("--format", help="requirements, or pylock (pylock.toml, PEP 751).", metavar="FORMAT"),
@@ -193,8 +203,9 @@ def lock(
     version: Version = None,
     env_manager: Manager = None,
 ) -> None:
-    """Write down the exact set of packages that is installed for a project, building its environment if need be.
+    """Write down exactly what is installed for a project.
 
+    Its environment is built if need be.
     Without --format, the name of the file decides: pylock.toml or *.toml is a pylock, anything else requirement lines.
     """
     from mlcli.envs.lock import lock as exact
@@ -225,7 +236,10 @@ def lock(
 def rm(
     which: Annotated[str, typer.Argument(metavar="KEY|PROJECT", help="A key (its beginning), or a project.")],
 ) -> None:
-    """Remove an environment by its key, or all those that a project used. One that is in use stays."""
+    """Remove an environment by its key, or all of a project.
+
+    One that is in use stays.
+    """
     for kept in kept_envs.find(which, _origins(which)):
         size = kept.size()
         kept_envs.remove(kept)
@@ -240,11 +254,16 @@ def _origins(project: str) -> tuple[str, str]:
 
 @app.command()
 def prune(
-    older_than: Annotated[str, typer.Option("--older-than", help="Not used for so long: 30d, 12h, 2w, 0.")] = "30d",
+    older_than: Annotated[
+        str, typer.Option("--older-than", metavar="AGE", help="Not used for so long: 30d, 12h, 2w, 0.")
+    ] = "30d",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would go.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Remove the environments that nobody used for a while, and what interrupted builds left behind."""
+    """Remove the environments that nobody used lately.
+
+    What interrupted builds left behind goes, too. One that is in use stays.
+    """
     limit = kept_envs.seconds(older_than)
     gone: list[dict[str, object]] = []
     for kept in kept_envs.listed():

@@ -106,9 +106,18 @@ app.command("list", help="The same as search.")(search)
 
 @app.command()
 def get(
-    experiment: Which = None, experiment_name: Name = None, experiment_id: Id = None, as_json: options.Json = False
+    experiment: Which = None,
+    experiment_name: Name = None,
+    experiment_id: Id = None,
+    as_json: options.Json = False,
+    output: Annotated[
+        Optional[str], typer.Option("--output", metavar="table|json", help="MLflow's way to ask for --json.")
+    ] = None,
 ) -> None:
     """Show one experiment."""
+    if output not in (None, "table", "json"):
+        raise InvalidInput(f"--output is table or json, not {output!r}")
+    as_json = as_json or output == "json"
     with open_store(create=False) as store:
         found = _find(store, experiment, experiment_name, experiment_id)
         runs = store.search_runs([found.experiment_id], max_results=1)

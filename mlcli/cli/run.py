@@ -4,6 +4,8 @@ Stdout belongs to the program that is run; what mlcli says goes to stderr. With 
 the program's stdout joins stderr, so that stdout is one JSON document, the recorded run.
 """
 
+import os
+import shlex
 import sys
 from typing import Annotated, Callable, Dict, List, Mapping, Optional, Tuple
 
@@ -11,32 +13,39 @@ import typer
 
 from mlcli import runner
 from mlcli.cli import completion, options, render
-from mlcli.errors import InvalidInput
+from mlcli.entities import RunStatus
+from mlcli.errors import InvalidInput, MlcliError
 from mlcli.projects.parameters import parse_given
 from mlcli.store import store_root
 
 # No `from __future__ import annotations` here: Typer would compile each of these texts again, 4 ms in all.
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
 
-SHOWN = 10  # params and metrics in the summary
+SHOWN = 10  # params and metrics in the summary, lines of the command
+LONG_LINE = 400
 
 
 @app.command()
 def run(
     uri: Annotated[
-        str, typer.Argument(help="A project's folder, git URI, .zip; with #SUBFOLDER a folder inside it.")
+        str,
+        typer.Argument(
+            metavar="PROJECT", help="A folder, git address, .zip or script; PROJECT#SUB is the folder SUB inside it."
+        ),
     ] = ".",
     entry_point: Annotated[
         Optional[str],
         typer.Option(
             "-e",
             "--entry-point",
+            metavar="NAME",
             help="Entry point, or a .py or .sh file. [default: main]",
             autocompletion=completion.entry_points,
         ),
     ] = None,
     version: Annotated[
-        Optional[str], typer.Option("-v", "--version", help="Branch, tag or commit of a git project.")
+        Optional[str],
+        typer.Option("-v", "--version", metavar="REF", help="Branch, tag or commit of a git project."),
     ] = None,
     parameters: Annotated[
         Optional[List[str]],
@@ -57,25 +66,42 @@ def run(
         typer.Option(
             "-n",
             "--experiment-name",
+            metavar="NAME",
             help="Experiment of the run; made if missing.",
             autocompletion=completion.experiment_names,
         ),
     ] = None,
-    experiment_id: Annotated[Optional[str], typer.Option("-x", "--experiment-id", help="The same by id.")] = None,
+    experiment_id: Annotated[
+        Optional[str], typer.Option("-x", "--experiment-id", metavar="ID", help="The same by id.")
+    ] = None,
     env_manager: Annotated[
         Optional[str],
-        typer.Option("--env-manager", help="virtualenv, uv, conda, docker or local. [default: as the project says]"),
+        typer.Option(
+            "--env-manager",
+            metavar="NAME",
+            help="virtualenv, uv, conda, docker or local. [default: docker for a docker_env, else virtualenv]",
+        ),
     ] = None,
-    run_name: Annotated[Optional[str], typer.Option("--run-name", help="A name for the run.")] = None,
+    run_name: Annotated[Optional[str], typer.Option("--run-name", metavar="NAME", help="A name for the run.")] = None,
     tags: Annotated[
         Optional[List[str]], typer.Option("--tag", metavar="KEY=VALUE", help="A tag for the run; may be repeated.")
     ] = None,
     storage_dir: Annotated[
-        Optional[str], typer.Option("--storage-dir", help="Where parameters of type path are downloaded to.")
+        Optional[str],
+        typer.Option(
+            "--storage-dir",
+            metavar="FOLDER",
+            help="Keep here what is downloaded for parameters of type path. [default: a temporary folder]",
+        ),
     ] = None,
     run_id: Annotated[
         Optional[str],
-        typer.Option("--run-id", help="Run again into this run, which has ended.", autocompletion=completion.run_ids),
+        typer.Option(
+            "--run-id",
+            metavar="RUN",
+            help="Run again into this run, which has ended.",
+            autocompletion=completion.run_ids,
+        ),
     ] = None,
     strict_python: Annotated[
         bool, typer.Option("--strict-python", help="Exactly the Python that the project names, or none.")
@@ -84,9 +110,9 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check all and say what would be done; start nothing.")
     ] = False,
-    backend: Annotated[str, typer.Option("-b", "--backend", help="Only local.")] = "local",
+    backend: Annotated[str, typer.Option("-b", "--backend", metavar="NAME", help="Only local.")] = "local",
     backend_config: Annotated[
-        Optional[str], typer.Option("-c", "--backend-config", help="Of no use to the local backend.")
+        Optional[str], typer.Option("-c", "--backend-config", metavar="FILE", help="Of no use to the local backend.")
     ] = None,
     build_image: Annotated[bool, typer.Option("--build-image", hidden=True)] = False,
     new_run_id: Annotated[Optional[str], typer.Option("--new-run-id", hidden=True)] = None,
@@ -123,11 +149,16 @@ def run(
     if dry_run:
         _show_plan(plan, as_json=as_json)
         return
+    born: List[str] = []
     try:
-        outcome = runner.execute(plan, _listener(plan), stdout=2 if as_json else 1)
+        outcome = runner.execute(plan, _listener(plan, born), stdout=2 if as_json else 1)
     except runner.Interrupted as interrupted:
-        render.error(f"{interrupted} before the program was started")
+        _not_started(RunStatus.KILLED, born)
+        render.error(f"interrupted by {interrupted} before the program was started")
         raise typer.Exit(128 + interrupted.signum) from None
+    except MlcliError:
+        _not_started(RunStatus.FAILED, born)
+        raise
     if as_json:
         render.emit_json(outcome.run.to_dictionary())
     _summary(outcome)
@@ -154,11 +185,36 @@ def _tags(items: List[str]) -> Dict[str, str]:
     return result
 
 
-def _listener(plan: runner.Plan) -> runner.Listener:
+def _listener(plan: runner.Plan, born: List[str]) -> runner.Listener:
     def created(run_id: str, name: str, experiment: str) -> None:
-        render.note(render.plain(f"run {name} ({run_id}) in experiment {experiment}: {plan.command.text}"))
+        born.append(f"{name} ({run_id})")
+        render.note(render.plain(f"run {name} ({run_id}) in experiment {experiment}"))
+        for line in _command_lines(plan.command.text):
+            render.note(render.styled(line, "dim", sys.stderr))
 
     return runner.Listener(progress=render.note, note=render.note, warn=render.warn, created=created)
+
+
+def _command_lines(text: str) -> List[str]:
+    """The command as one would type it, its first lines only."""
+    lines = [render.cut(render.plain(line), LONG_LINE) for line in text.strip().splitlines()]
+    shown = [f"{'  ' if number else '$ '}{line}" for number, line in enumerate(lines[:SHOWN])]
+    return shown + ([f"  and {render.count(len(lines) - SHOWN, 'more line')}"] if len(lines) > SHOWN else [])
+
+
+def _command_fields(text: str) -> List[Tuple[str, object]]:
+    if not render.on_terminal():
+        return [("command", text)]
+    return [("" if number else "command", line[2:]) for number, line in enumerate(_command_lines(text))]
+
+
+def _not_started(status: str, born: List[str]) -> None:
+    """Say what is recorded of a run whose program never started."""
+    for name in born:
+        if render.on_terminal(sys.stderr):
+            render.note("")  # a ^C stands on the line already
+        mark = render.styled(render.status(status), render.status_style(status), sys.stderr)
+        render.note(f"{mark} {render.plain(name)}")
 
 
 # --- what would be done -------------------------------------------------------------------------------------------
@@ -179,6 +235,7 @@ def _show_plan(plan: runner.Plan, *, as_json: bool) -> None:
         "experiment": {kind: experiment},
         "store": store_root(plan.request.tracking_uri),
         "environment": environment._asdict(),
+        "docker": list(runner.container(plan)) if environment.manager == "docker" else None,
         "notes": [*plan.command.notes, *environment.notes],
     }
     if as_json:
@@ -193,7 +250,8 @@ def _show_plan(plan: runner.Plan, *, as_json: bool) -> None:
         ("environment at", environment.place),
         ("python", f"{environment.python}: {environment.reason}" if environment.python else environment.reason),
         *((f"parameter {name}", value) for name, value in plan.command.parameters.items()),
-        ("command", shown["command"]),
+        *_command_fields(plan.command.text),
+        ("docker", shlex.join(runner.container(plan)) if environment.manager == "docker" else None),
         ("folder", shown["cwd"]),
         ("experiment", experiment if kind == "name" else f"id {experiment}"),
         ("store", shown["store"]),
@@ -226,10 +284,19 @@ def _summary(outcome: runner.Outcome) -> None:
     ):
         lines += _table(title, values, show)
     count = len(runner.artifacts_of(run))
-    lines.append(f"  artifacts  {render.count(count, 'file')} in {render.plain(run.info.artifact_uri)}")
+    lines.append(f"  artifacts  {render.count(count, 'file')} in {render.plain(_from_here(run.info.artifact_uri))}")
     short = run.info.run_id[:8]
     lines.append(f"  next       mlcli runs show {short}, mlcli artifacts list {short}, mlcli runs list")
     render.note("\n".join(lines))
+
+
+def _from_here(path: str) -> str:
+    """A path below the current folder as it is called from there; it is shorter."""
+    try:
+        inside = os.path.relpath(path)
+    except OSError:  # the current folder is gone
+        return path
+    return path if inside.startswith(os.pardir) else inside
 
 
 def _table(title: str, values: Mapping[str, object], show: Callable[..., str]) -> List[str]:

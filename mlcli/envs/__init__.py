@@ -7,11 +7,11 @@ with in_use(env):
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sys
 import time
+import zlib
 from typing import TYPE_CHECKING, NamedTuple
 
 from mlcli import config
@@ -155,8 +155,9 @@ def preview(spec: EnvSpec, manager: str | None = None, *, strict_python: bool = 
     else:
         try:
             choice = _python.choose(spec.python, strict=strict_python, install=False)
-        except EnvError as error:  # uv may still have it: what is true now is that it is not here
-            return Preview(manager, _TO_BUILD, False, None, None, None, error.message, packages, (error.hint,))
+        except EnvError as error:
+            state = f"{_TO_BUILD}, if uv can install Python" if _python.may_install(spec.python) else "cannot be built"
+            return Preview(manager, state, False, None, None, None, error.message, packages, (error.hint,))
     place = _place(spec, manager, choice)
     ready = _env.illness(place, _env.read_state(place.prefix)) is None
     return Preview(
@@ -204,7 +205,7 @@ def _shim(path: str) -> str:
     """A folder in which the interpreter ``path`` is called ``python``."""
     if os.path.basename(path) in ("python", "python.exe"):
         return os.path.dirname(path)
-    folder = os.path.join(config.cache_root(), "shims", hashlib.sha256(path.encode()).hexdigest()[:16])
+    folder = os.path.join(config.cache_root(), "shims", _short(path))
     shim = os.path.join(folder, "python")
     if not os.path.exists(shim):
         # A script and no link: a linked interpreter does not find the virtual environment that it belongs to.
@@ -238,7 +239,7 @@ def expose_tracker() -> str:
     """A folder in which there is the package mlcli and nothing else, to be put on PYTHONPATH."""
     # The real place: a nested mlcli, which runs through such a link, must not link to the link.
     package = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
-    name = hashlib.sha256(package.encode()).hexdigest()[:16]
+    name = _short(package)
     folder = os.path.join(config.cache_root(), "tracker", name)
     link = os.path.join(folder, "mlcli")
     try:
@@ -297,7 +298,7 @@ _LIST = (
 
 
 def _freeze_local(python: str) -> str:
-    name = hashlib.sha256(python.encode()).hexdigest()[:16]
+    name = _short(python)
     cache = os.path.join(config.cache_root(), "installed", f"{name}.json")
     try:
         with open(cache, encoding="utf-8") as file:
@@ -331,6 +332,12 @@ def _freeze_local(python: str) -> str:
 def _stamps(folders: list[str]) -> list[list[object]]:
     """When something was last installed into, or removed from, each folder."""
     return [[folder, os.stat(folder).st_mtime_ns if os.path.exists(folder) else 0] for folder in folders]
+
+
+def _short(text: str) -> str:
+    """A short name for a path, to tell files of a cache apart; not hashlib, whose import takes 3 ms of every run."""
+    data = text.encode("utf-8", "surrogateescape")
+    return f"{zlib.crc32(data):08x}{zlib.crc32(data[::-1]):08x}"
 
 
 def _publish(path: str, content: str, mode: int) -> None:

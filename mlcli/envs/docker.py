@@ -126,9 +126,7 @@ def docker_argv(
             inside.setdefault(*item)
     for key, value in inside.items():
         command += ["--env", key if variables.get(key) == value else f"{key}={value}"]
-    for arg in args:
-        command += _option(arg)
-    return [*command, docker.image, *argv]
+    return [*command, *options(args), docker.image, *argv]
 
 
 def _volume(text: str, folder: str) -> str:
@@ -141,11 +139,15 @@ def _volume(text: str, folder: str) -> str:
     return source + colon + rest
 
 
-def _option(arg: str) -> list[str]:
-    name, equals, value = arg.partition("=")
-    if not name or name.startswith("-"):
-        raise InvalidInput(f"-A wants NAME or NAME=VALUE, not `{arg}`", hint="for example -A gpus=all")
-    return [f"{'-' if len(name) == 1 else '--'}{name}", *([value] if equals else [])]
+def options(args: Sequence[str]) -> list[str]:
+    """What ``-A NAME[=VALUE]`` of the command line means for ``docker run``."""
+    result = []
+    for arg in args:
+        name, equals, value = arg.partition("=")
+        if not name or name.startswith("-"):
+            raise InvalidInput(f"-A wants NAME or NAME=VALUE, not `{arg}`", hint="for example -A gpus=all")
+        result += [f"{'-' if len(name) == 1 else '--'}{name}", *([value] if equals else [])]
+    return result
 
 
 def _docker(spec: EnvSpec) -> DockerSpec:

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import sys
@@ -111,6 +110,8 @@ def fingerprint(spec: EnvSpec, manager: str, python: Python) -> str:
     content += [[spec.folder, *(_local(spec.folder, item) for item in local)] if local else []]
     if manager == "conda" and spec.conda_file:
         content.append(_file_digest(os.path.join(spec.folder, spec.conda_file)))
+    import hashlib  # 3 ms, and a run in the current environment needs no key
+
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -138,6 +139,8 @@ def _sources(folder: str) -> Iterator[list[object]]:
 def _file_digest(path: str) -> str:
     try:
         with open(path, "rb") as file:
+            import hashlib
+
             digest = hashlib.sha256()
             while block := file.read(1 << 20):
                 digest.update(block)

@@ -90,6 +90,12 @@ def choose(
         known.save()
 
 
+def may_install(text: str | None) -> bool:
+    """Tell whether uv would be asked for what an environment file says."""
+    spec = pythonspec.parse(text or "")
+    return spec is not None and Known.load().may_install(spec)
+
+
 def _choose(text: str | None, known: Known, strict: bool, progress: Callable[[str], None] | None) -> Choice:
     if text is None:
         return Choice(known.local(os.environ), "the environment file names no Python: the one of the command line")
@@ -110,6 +116,8 @@ def _choose(text: str | None, known: Known, strict: bool, progress: Callable[[st
         if progress is None and known.may_install(spec):
             note = f"Python {text} is not on this machine: uv is asked for it, and without it {python.version} is used"
         return Choice(python, f"asked for {text}, which is not here: the nearest patch of the same minor", note)
+    if progress is not None and not tried and known.failed_lately(spec):
+        tried = ", and uv could not install it when it was asked last"
     raise _none(text, known, candidates, tried)
 
 
@@ -212,15 +220,16 @@ class Known:
         """Tell whether uv would be asked for it now."""
         from mlcli.envs import installer
 
-        return not self._failed_lately(spec) and installer.may_install_python()
+        return not self.failed_lately(spec) and installer.may_install_python()
 
-    def _failed_lately(self, spec: PythonSpec) -> bool:
+    def failed_lately(self, spec: PythonSpec) -> bool:
+        """Tell whether uv was asked for it, in vain, within a day."""
         return time.time() - self._failed.get(spec.text, 0) < _REMEMBER_FAILURE
 
     def install(self, spec: PythonSpec, progress: Callable[[str], None]) -> tuple[Python | None, str]:
         """Let uv install what was asked for, or say why not; a failure is remembered for a day, so that it costs once."""
-        if self._failed_lately(spec):
-            return None, " and could not be installed lately"
+        if self.failed_lately(spec):
+            return None, ""
         from mlcli.envs import installer
 
         request = ",".join(f"{'==' if sign == '=' else sign}{_dotted(wanted, sign)}" for sign, wanted in spec.clauses)

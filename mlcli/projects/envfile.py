@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from mlcli.errors import ProjectError
-from mlcli.projects import conda, pythonspec, yamlfile
+from mlcli.projects import pythonspec, yamlfile
 from mlcli.projects.problem import ERROR, WARNING, Problem, raise_first, similar
 from mlcli.projects.requirements import Reader, Requirement, logical_lines, notes, without_comment
 
@@ -119,6 +119,7 @@ class _EnvFile:
         self.path: tuple[str, ...] = ()  # where in the document the environment stands
         self.conda_file: str | None = None
         self.untranslated: list[str] = []
+        self.first_untranslated: tuple[str | int, ...] = ()
         self.python: str | None = None
         self.python_line: int | None = None
         self.build = Reader(folder, self.problems)
@@ -320,8 +321,8 @@ class _EnvFile:
         if self.untranslated:
             self._warn(
                 "conda-untranslated",
-                f"only conda can install {', '.join(self.untranslated)}",
-                "dependencies",
+                f"only conda can install {', '.join(f'`{name}`' for name in self.untranslated)}",
+                *self.first_untranslated,
                 hint="install what the project needs of it by other means, or use --env-manager=conda",
             )
 
@@ -359,6 +360,8 @@ class _EnvFile:
             return
         line = self.document.value_mark(*self.path, *where)[0]
         text = without_comment(self.document.written(*self.path, *where) or str(item))
+        from mlcli.projects import conda  # its tables are of use to conda files alone
+
         found = conda.translate(text)
         if found.version_lost and found.kind in ("python", "build", "package"):
             self._warn(
@@ -374,7 +377,8 @@ class _EnvFile:
             case "package":
                 self.run.add(found.requirement, self.file, line)
             case "native":
-                self.untranslated.append(found.name)
+                self.first_untranslated = self.first_untranslated or where
+                self.untranslated.append(text)
             case "unreadable":
                 self._error(
                     "dependencies",

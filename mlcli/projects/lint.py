@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from mlcli.projects.yamlfile import Document
 
 _ABSOLUTE = re.compile(r"/(?!dev/|tmp/?)[\w.-]+/|~|[A-Za-z]:[\\/]")
-_CODE = re.compile(r"(?:\A|[\s;&|(])(python[\d.]*|Rscript|perl|node|awk|jq)\s+(?:-\w+\s+)*(?:-c|-e)\s")
+# The program text that a command line gives to an interpreter.
+_CODE = re.compile(
+    r"(?:\A|[\s;&|(])(?:python[\d.]*|Rscript|perl|node|awk|jq)\s+(?:-\w+\s+)*?-\w*[ce]\s+"
+    r"""(?P<text>(?:'[^']*'|"(?:\\.|[^"\\])*"|[^\s'";|&])+)""",
+    re.DOTALL,
+)
 
 
 def check(uri: str, version: str | None = None, *, submodules: bool = False) -> list[Problem]:
@@ -33,7 +38,7 @@ def check(uri: str, version: str | None = None, *, submodules: bool = False) -> 
     except ProjectError as error:
         return [Problem(ERROR, "unreadable", error.message, error.file, error.line, error.column, error.hint)]
     document = mlproject.read(found.file).document if found.file is not None else None
-    problems = [*_of_file(found), *_environment(found, document), *_entry_points(found)]
+    problems = [*_of_file(found), *_environment(found), *_entry_points(found)]
     if document is not None:
         for entry in found.entry_points.values():
             problems += _entry_point(found, entry, document)
@@ -64,13 +69,8 @@ def _line(lost: str) -> int | None:
     return int(number.group(1)) if number else None
 
 
-def _environment(found: Project, document: Document | None) -> Iterator[Problem]:
-    missing = document.mark(key) if document is not None and (key := _env_key(document)) else None
-    for problem in found.env.problems:
-        if problem.code == "missing-env-file" and missing is not None and document is not None:
-            yield problem._replace(file=document.file, line=missing[0], column=missing[1])
-        else:
-            yield problem
+def _environment(found: Project) -> Iterator[Problem]:
+    yield from found.env.problems
     if found.env.kind == "none" and os.path.isfile(os.path.join(found.folder, "requirements.txt")):
         path = mlproject.shown(os.path.join(found.folder, "requirements.txt"))
         yield Problem(
@@ -80,12 +80,6 @@ def _environment(found: Project, document: Document | None) -> Iterator[Problem]
             path,
             hint="create python_env.yaml with the lines `dependencies:` and `  - -r requirements.txt`",
         )
-
-
-def _env_key(document: Document) -> str | None:
-    """The key of MLproject that names the environment file."""
-    data = document.data if isinstance(document.data, dict) else {}
-    return next((key for key in ("python_env", "conda_env") if data.get(key) is not None), None)
 
 
 def _entry_points(found: Project) -> Iterator[Problem]:
@@ -156,7 +150,9 @@ def _command(found: Project, entry: EntryPoint, document: Document) -> Iterator[
             *where,
             hint="use a folded block: `command: >-` and the lines below it",
         )
-    if _CODE.search(text) and re.search(r"(?<!\{)\{[\w. -]+\}", text):
+    items = template.parse_template(text, entry.parameters)
+    filled = "".join(item if isinstance(item, str) else "\0" for item in items)
+    if any("\0" in found["text"] for found in _CODE.finditer(filled)):
         yield document.problem(
             WARNING,
             "value-in-code",

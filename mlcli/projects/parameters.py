@@ -14,6 +14,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from mlcli.errors import InvalidInput, ProjectError
+from mlcli.projects.download import ADDRESS, Download, planned
 from mlcli.projects.problem import listing, similar
 
 if TYPE_CHECKING:
@@ -28,12 +29,13 @@ NOTHING = ("", "None")  # how authors write "no value"; MLflow passes them on, a
 
 
 class Values(NamedTuple):
-    """What goes into the command (``resolved``), what is appended (``extras``), what is recorded (``recorded``)."""
+    """What goes into the command (``resolved``), is appended (``extras``), is recorded, is to be fetched (``downloads``)."""
 
     resolved: dict[str, str]
     extras: dict[str, str]
     recorded: dict[str, str]
     notes: tuple[str, ...]
+    downloads: tuple[Download, ...] = ()
 
 
 def parse_given(items: list[str] | tuple[str, ...]) -> dict[str, str]:
@@ -50,7 +52,13 @@ def parse_given(items: list[str] | tuple[str, ...]) -> dict[str, str]:
     return result
 
 
-def resolve(entry: EntryPoint, given: Mapping[str, str], folder: str, file: str | None = None) -> Values:
+def resolve(
+    entry: EntryPoint,
+    given: Mapping[str, str],
+    folder: str,
+    file: str | None = None,
+    storage_dir: str | None = None,
+) -> Values:
     """Give every parameter its value, or raise one error that names every parameter in the way."""
     notes: list[str] = []
     extras = _extras(entry, given, notes)
@@ -59,21 +67,53 @@ def resolve(entry: EntryPoint, given: Mapping[str, str], folder: str, file: str 
         raise _missing(entry, missing, file)
     resolved: dict[str, str] = {}
     recorded: dict[str, str] = {}
-    for parameter in entry.parameters.values():
+    wrong: list[_Wrong] = []
+    downloads: list[Download] = []
+    for number, parameter in enumerate(entry.parameters.values()):
         default = parameter.default if parameter.default is not None else ""
         value = given.get(parameter.name, default)
         check_text(parameter.name, value)
         if parameter.name in given and (parameter.required or value != default):
             complaint = misfit(parameter, value)
             if complaint is not None and not complaint.usable:
-                raise InvalidInput(
-                    f"the parameter `{parameter.name}` wants {complaint.wants}, not `{value}`", hint=complaint.hint
-                )
+                message = f"the parameter `{parameter.name}` wants {complaint.wants}, not `{value}`"
+                wrong.append(_Wrong(parameter, message, complaint.hint))
+                continue
             if complaint is not None:
                 notes.append(f"`{parameter.name}={value}` is passed on as it is, though {complaint.wants} is wanted")
         recorded[parameter.name] = value
-        resolved[parameter.name] = _located(parameter, value, folder, notes)
-    return Values(resolved, extras, {**recorded, **extras}, tuple(notes))
+        try:
+            if parameter.type == "path" and ADDRESS.match(value) and not os.path.lexists(value):
+                download = planned(parameter.name, value, number, storage_dir, downloads[0] if downloads else None)
+                notes.append(f"`{parameter.name}` is downloaded to {download.path} before the program starts")
+                downloads.append(download)
+                resolved[parameter.name] = download.path
+                continue
+            resolved[parameter.name] = _located(parameter, value, folder, notes)
+        except InvalidInput as error:
+            wrong.append(_Wrong(parameter, error.message, error.hint))
+    if wrong:
+        raise _all_wrong(wrong, file)
+    return Values(resolved, extras, {**recorded, **extras}, tuple(notes), tuple(downloads))
+
+
+class _Wrong(NamedTuple):
+    parameter: Parameter
+    message: str
+    hint: str
+
+
+def _all_wrong(wrong: list[_Wrong], file: str | None) -> InvalidInput:
+    """One error for all values that do not fit, with the places where their types are declared."""
+    hints = [item.hint for item in wrong if item.hint]
+    if file is not None:
+        lines = [
+            f"`{item.parameter.name}: {item.parameter.type}` on line {item.parameter.line}"
+            for item in wrong
+            if item.parameter.line
+        ]
+        hints += [f"{file} declares {', '.join(lines)}"] if lines else []
+    return InvalidInput("\n".join(item.message for item in wrong), hint="\n".join(hints))
 
 
 class Misfit(NamedTuple):
@@ -164,10 +204,14 @@ def _located(parameter: Parameter, value: str, folder: str, notes: list[str]) ->
     path = value
     if value.startswith("file:"):
         path = _file_path(parameter.name, value)
+    elif value.startswith("runs:/"):
+        from mlcli import artifacts
+
+        return artifacts.resolve(value)
     elif _SCHEME.match(value) and not os.path.lexists(value):
         raise InvalidInput(
             f"the parameter `{parameter.name}` is a path, and mlcli does not download `{value}`",
-            hint="download it first and give its path; or declare the parameter with `type: uri`, "
+            hint="it fetches http, https and runs:/ addresses; download this one first and give its path; or declare the parameter with `type: uri`, "
             "so that the script gets the address and fetches it",
         )
     here = os.path.abspath(path)

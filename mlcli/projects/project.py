@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from mlcli.projects.source import Source
     from mlcli.projects.template import Command
+    from mlcli.projects.yamlfile import Document
 
 FILE = "MLproject"
 # Where projects keep their MLproject when it is not at the top, most common first; looked through for suggestions.
@@ -43,11 +44,15 @@ class Project(NamedTuple):
     problems: tuple[Problem, ...] = ()
 
     @property
+    def fetched(self) -> bool:
+        """Tell whether it lies in the cache: it came from elsewhere, or is another version than the one that lies there."""
+        return os.path.realpath(self.folder).startswith(os.path.realpath(config.cache_root()) + os.sep)
+
+    @property
     def origin(self) -> str:
         """What tells it from every other project: its folder, or the address that it was fetched from."""
-        folder = os.path.realpath(self.folder)
-        if not folder.startswith(os.path.realpath(config.cache_root()) + os.sep):
-            return folder
+        if not self.fetched:
+            return os.path.realpath(self.folder)
         base, hash_, subdir = self.source.uri.partition("#")
         return redact(f"{os.path.realpath(base) if os.path.exists(base) else base}{hash_}{subdir}")
 
@@ -71,12 +76,30 @@ def read(found: Source) -> Project:
     name = os.path.basename(folder)
     file, problems = find_file(folder)
     if file is None:
-        return Project(name, folder, None, found, {}, read_env(folder), problems)
+        return Project(name, folder, None, found, {}, _placed(read_env(folder)), problems)
     read_file = mlproject.read(file)
-    env = read_env(folder, kind=read_file.env_kind, file=read_file.env_file, docker=read_file.docker)
+    env = _placed(
+        read_env(folder, kind=read_file.env_kind, file=read_file.env_file, docker=read_file.docker), read_file.document
+    )
     return Project(
         read_file.name or name, folder, file, found, read_file.entry_points, env, (*problems, *read_file.problems)
     )
+
+
+def _placed(env: EnvSpec, document: Document | None = None) -> EnvSpec:
+    """With problems whose files are seen from the current folder; a file that is not there is missed where it is named."""
+    problems = []
+    for problem in env.problems:
+        if problem.code == "missing-env-file" and document is not None:
+            named = document.data if isinstance(document.data, dict) else {}
+            key = next((key for key in ("python_env", "conda_env") if named.get(key) is not None), None)
+            if key is not None:
+                line, column = document.mark(key)
+                problems.append(problem._replace(file=document.file, line=line, column=column))
+                continue
+        file = problem.file and mlproject.shown(os.path.join(env.folder, problem.file))
+        problems.append(problem._replace(file=file))
+    return env._replace(problems=tuple(problems))
 
 
 def find_file(folder: str) -> tuple[str | None, tuple[Problem, ...]]:
@@ -124,11 +147,14 @@ def command(
     entry: EntryPoint,
     parameters: Mapping[str, str],
     *,
-    storage_dir: str | None = None,  # noqa: ARG001 - where downloads would go; nothing is downloaded so far
+    storage_dir: str | None = None,
 ) -> Command:
-    """Check the parameters and make the command; starts and writes nothing."""
+    """Check the parameters and make the command; starts and writes nothing.
+
+    What it says is to be downloaded must be fetched before the command can run.
+    """
     file = mlproject.shown(project.file) if project.file else None
-    return compile_command(entry, parameters, project.folder, file=file)
+    return compile_command(entry, parameters, project.folder, file=file, storage_dir=storage_dir)
 
 
 def _script(project: Project, name: str, note: str = "") -> EntryPoint:

@@ -14,11 +14,12 @@ import os
 import re
 import stat
 from difflib import get_close_matches
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from mlcli import config
 from mlcli.errors import ProjectError
 from mlcli.projects import git
+from mlcli.projects.download import into
 
 if TYPE_CHECKING:
     import zipfile
@@ -77,7 +78,10 @@ def locate(
     if base.lower().endswith(".zip") and (os.path.isfile(base) or _ZIP_URL.fullmatch(base)):
         if version is not None:
             raise ProjectError("a zip file has no versions", hint="leave --version out")
-        folder = _unzipped(base, progress)
+        unpacked = _unzipped(base, progress)
+        folder = _only_folder(unpacked)
+        if subdir and not os.path.isdir(os.path.join(folder, subdir)) and os.path.isdir(os.path.join(unpacked, subdir)):
+            folder = unpacked  # `#` counts from the top of the archive, as in MLflow, or from its only folder
         return Source(typed, _below(folder, subdir, typed), subdir)
     return _remote(typed, base, subdir, version, submodules=submodules, progress=progress)
 
@@ -111,7 +115,9 @@ def _below(folder: str, subdir: str, uri: str) -> str:
             f"`{subdir}` is not a folder inside the project", hint=f"`{uri}`: what follows # stays below it"
         )
     if not os.path.isdir(target):
-        raise ProjectError(f"no folder `{subdir}` in the project", hint=_near(target) or "see what follows #")
+        raise ProjectError(
+            f"no folder `{subdir}` in the project", hint=_near(target, folder) or f"`{uri}`: see what follows #"
+        )
     return target
 
 
@@ -212,8 +218,11 @@ def _here() -> str:
         return "gone"
 
 
-def _near(path: str) -> str:
-    """Which entries of the nearest existing folder resemble the first part of ``path`` that does not exist."""
+def _near(path: str, root: str = "") -> str:
+    """Which entries of the nearest existing folder resemble the first part of ``path`` that does not exist.
+
+    They are named as seen from ``root``, if there is one.
+    """
     path = os.path.normpath(path)
     missing = path
     while os.path.dirname(missing) not in ("", missing) and not os.path.isdir(os.path.dirname(missing)):
@@ -225,7 +234,9 @@ def _near(path: str) -> str:
         return ""
     near = get_close_matches(name, names, n=3, cutoff=0.5)
     near = near or [found for found in names if found.lower() == name.lower()]
-    return f"did you mean {' or '.join(os.path.join(parent, found) for found in near)}?" if near else ""
+    full = [os.path.join(parent, found) for found in near]
+    shown = [os.path.relpath(found, root) for found in full] if root else full
+    return f"did you mean {' or '.join(shown)}?" if near else ""
 
 
 # --- zip files
@@ -240,13 +251,13 @@ def _unzipped(uri: str, progress: Callable[[str], None] | None) -> str:
     with tempfile.NamedTemporaryFile(dir=config.cache_root(), suffix=".zip") as download:
         if progress:
             progress(f"downloading {git.strip_credentials(uri)}")
-        _download(uri, download)
+        into(download, uri, limit=MAX_DOWNLOAD)
         download.flush()
         return _unpacked(download.name, git.strip_credentials(uri))
 
 
 def _unpacked(path: str, name: str) -> str:
-    return _only_folder(git.cached_tree(_digest(path), lambda target: _unzip(path, name, target)))
+    return git.cached_tree(_digest(path), lambda target: _unzip(path, name, target))
 
 
 def _digest(path: str) -> str:
@@ -257,27 +268,6 @@ def _digest(path: str) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()[:20]
-
-
-def _download(uri: str, file: IO[bytes]) -> None:
-    from http.client import HTTPException
-    from urllib.error import URLError
-    from urllib.request import urlopen
-
-    shown = git.strip_credentials(uri)
-    size = 0
-    try:
-        with urlopen(uri, timeout=60) as response:  # noqa: S310 - only http and https get here
-            while chunk := response.read(1 << 20):
-                size += len(chunk)
-                if size > MAX_DOWNLOAD:
-                    raise ProjectError(f"{shown} is larger than {MAX_DOWNLOAD >> 20} MiB")
-                file.write(chunk)
-    except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise ProjectError(
-            f"{shown} cannot be downloaded: {reason}", hint="is the address right, is the network up?"
-        ) from None
 
 
 def _unzip(path: str, name: str, target: str) -> None:

@@ -30,6 +30,7 @@ from mlcli.projects.problem import similar
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
+    from mlcli.projects.download import Download
     from mlcli.projects.mlproject import EntryPoint
 
 MAX_ARGUMENT = 128 * 1024 - 1  # Linux: MAX_ARG_STRLEN, with the NUL at its end
@@ -51,12 +52,16 @@ _COMPARISON = re.compile(r"-(eq|ne|lt|le|gt|ge)")
 
 
 class Command(NamedTuple):
-    """What is run: ``argv``; ``text`` for people; ``parameters`` raw as recorded; ``notes`` worth a line each."""
+    """What is run: ``argv``; ``text`` for people; ``parameters`` raw as recorded; ``notes`` worth a line each.
+
+    ``downloads`` must be fetched before it starts.
+    """
 
     argv: tuple[str, ...]
     text: str
     parameters: dict[str, str]
     notes: tuple[str, ...]
+    downloads: tuple[Download, ...] = ()
 
 
 class Ref(NamedTuple):
@@ -92,6 +97,7 @@ def compile_command(
     folder: str,
     *,
     file: str | None = None,
+    storage_dir: str | None = None,
 ) -> Command:
     """Check ``given`` against the entry point and make its command; starts and writes nothing."""
     if not entry.command.strip() and entry.script is None:
@@ -101,13 +107,13 @@ def compile_command(
             line=entry.line,
             hint='add a line like `command: "python train.py"`',
         )
-    values = values_of.resolve(entry, given, folder, file)
+    values = values_of.resolve(entry, given, folder, file, storage_dir)
     try:
         argv, text = build(entry.command, values.resolved, values.extras)
     except TemplateError as error:
         raise ProjectError(error.message, file=file, line=entry.line, hint=error.hint) from None
     notes = (entry.note, *values.notes) if entry.note else values.notes
-    return Command(argv, text, values.recorded, notes)
+    return Command(argv, text, values.recorded, notes, values.downloads)
 
 
 class TemplateError(InvalidInput):

@@ -1,19 +1,32 @@
-"""Stores: what lasts. `open_store` opens the one that a tracking URI names: a folder, or a tracking server."""
+"""Stores: what lasts. `open_store` opens the one that a tracking URI names: a folder, or a tracking server.
+
+The database is imported when a store is opened: a script that only logs does without it.
+"""
 
 from __future__ import annotations
 
 import os
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
-from mlcli import config, journal, rights
+from mlcli import config, journal, locks, rights
 from mlcli.errors import InvalidInput, NotFound, StoreUnavailable
-from mlcli.store.database import Sqlite
-from mlcli.store.tracking import Store as Store
+
+if TYPE_CHECKING:
+    from mlcli.store.tracking import Store as Store
 
 DATABASE = "mlcli.db"
 SPOOL_OF = "server.json"  # in a folder of journals that go to a server
 ELSEWHERE = "mlcli.database"  # in a folder of journals and artifacts: the database that the records are in
 _POSTGRES = ("postgresql", "postgres")
+MANY_JOURNALS = 64
+
+
+def __getattr__(name: str) -> object:
+    if name == "Store":
+        from mlcli.store.tracking import Store
+
+        return Store
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def store_root(uri: Optional[str] = None) -> str:
@@ -24,7 +37,13 @@ def store_root(uri: Optional[str] = None) -> str:
         uri, source = found.value or "", source.format(found.source)
     scheme, colon, rest = uri.partition(":")
     if not colon or len(scheme) == 1 or os.path.sep in scheme:  # a path; one letter is a drive of Windows
-        return os.path.abspath(os.path.expanduser(uri))
+        try:
+            return os.path.abspath(os.path.expanduser(uri))
+        except FileNotFoundError:
+            raise InvalidInput(
+                f"the store {uri}{source} is named from the current folder, which was deleted",
+                hint="go to a folder that is there: cd ~",
+            ) from None
     if scheme == "file":
         return os.path.abspath(_file_path(rest))
     if scheme in ("http", "https"):
@@ -68,7 +87,38 @@ def open_store(uri: Optional[str] = None, *, create: bool = True, artifact_root:
     return store
 
 
+def tidy(root: str, *, patience: float = 1.0) -> None:
+    """Apply the journals that short processes left, if they have become many, so that no reader waits long for them.
+
+    For the end of a process, which must neither fail nor be held up: one process at a time does it, and gives up
+    rather than wait for a busy store. What stays is applied by the next one or by the next reader.
+    """
+    if any([os.path.exists(os.path.join(root, name)) for name in (SPOOL_OF, ELSEWHERE)]):
+        return  # what applies these journals is elsewhere
+    folder = journal.live_folder(root)
+    try:
+        if sum(name.endswith(".jsonl") for name in os.listdir(folder)) <= MANY_JOURNALS:
+            return
+        lock = os.open(os.path.join(folder, ".tidy"), os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+    except OSError:
+        return
+    try:
+        if locks.try_lock(lock):
+            from mlcli.store.database import Sqlite
+            from mlcli.store.tracking import Store
+
+            with Store(root, Sqlite(os.path.join(root, DATABASE), patience=patience)) as store:
+                store.absorb()
+    except (OSError, StoreUnavailable):  # a reader meets the same, and says so
+        pass
+    finally:
+        os.close(lock)
+
+
 def _open_folder(root: str, create: bool) -> Store:
+    from mlcli.store.database import Sqlite
+    from mlcli.store.tracking import Store
+
     path = os.path.join(root, DATABASE)
     if not create and not os.path.exists(path) and not os.path.isdir(journal.live_folder(root)):
         return Store(root, Sqlite(":memory:"))
@@ -83,6 +133,9 @@ def _open_folder(root: str, create: bool) -> Store:
 
 
 def _open_postgres(uri: str, create: bool, artifact_root: Optional[str]) -> Store:
+    from mlcli.store.database import Sqlite
+    from mlcli.store.tracking import Store
+
     try:
         from mlcli.store.postgres import Postgres
     except ImportError as error:

@@ -18,6 +18,7 @@ from mlcli.store.database import Database
 
 CHUNK = 8 * 1024 * 1024  # bytes of a journal applied per transaction: bounds memory and how long others wait
 _MAX_REJECTED_TEXT = 1000
+END_REASON = "mlcli.end_reason"
 # MLflow's
 _DATASET_LIMITS = {
     "name": 500,
@@ -48,26 +49,35 @@ def absorb(database: Database, root: str) -> None:
     if not journals:
         return
     try:
-        waiting = journals
-        for last_pass in (False, True):
-            waiting = [live for live in waiting if not _absorb_one(database, live, reject_unknown=last_pass)]
-            if not waiting:
-                break
-            if not last_pass:
-                # The starts these lines wait for were written before them: read every other journal again.
-                for live in journals:
-                    if live not in waiting and not live.dead:
-                        _absorb_one(database, live, reject_unknown=False)
+        if sum([os.fstat(live.fd).st_size for live in journals]) <= CHUNK:
+            # Few lines: one transaction for all, rather than a lock and a wait for the disk each.
+            with database.transaction(durable=any([live.dead for live in journals])):
+                _absorb_all(database, journals)
+        else:
+            _absorb_all(database, journals)
         for live in journals:
-            if live.dead and live not in waiting:
+            if live.dead:
                 os.unlink(live.path)
         if database.shared:
-            _forget(database, [live.name for live in journals if live.dead and live not in waiting])
+            _forget(database, [live.name for live in journals if live.dead])
         if any([live.dead for live in journals]):
             database.optimize()
     finally:
         for live in journals:
             os.close(live.fd)
+
+
+def _absorb_all(database: Database, journals: Sequence[_Live]) -> None:
+    waiting = journals
+    for last_pass in (False, True):
+        waiting = [live for live in waiting if not _absorb_one(database, live, reject_unknown=last_pass)]
+        if not waiting:
+            break
+        if not last_pass:
+            # The starts these lines wait for were written before them: read every other journal again.
+            for live in journals:
+                if live not in waiting and not live.dead:
+                    _absorb_one(database, live, reject_unknown=False)
 
 
 def _pending(database: Database, root: str) -> Iterator[_Live]:
@@ -166,7 +176,7 @@ def _close_runs(database: Database, live: _Live) -> None:
             "UPDATE runs SET status = 'KILLED', end_time = :time WHERE id = :run",
             {"run": run, "time": max(last_sign, start_time)},
         )
-        set_tag(database, run, "mlcli.end_reason", "its process died without ending it")
+        set_tag(database, run, END_REASON, "its process died without ending it")
 
 
 def _forget_finished(database: Database, live: _Live) -> None:
@@ -274,10 +284,7 @@ class Writes:
         elif "status" in entry:
             self.status(self.run(run_id), entry["status"], entry.get("time"))
         elif "resume" in entry:
-            self.database.execute(
-                "UPDATE runs SET status = 'RUNNING', owner = :owner WHERE id = :run",
-                {"run": self.run(run_id), "owner": self.source},
-            )
+            self._resume(self.run(run_id))
         elif "input" in entry:
             self.input(self.run(run_id), entry["input"])
         else:
@@ -443,6 +450,14 @@ class Writes:
         run = self.start(rules.run_id(run_id), experiment, name, user, time, start.get("status", "RUNNING"), tags)
         for key, value in _map(start.get("params") or {}, "params").items():
             self.param(run, key, value)
+
+    def _resume(self, run: int) -> None:
+        """The run goes on, in the hands of this journal's writer; what told of its end is no longer true."""
+        self.database.execute(
+            "UPDATE runs SET status = 'RUNNING', end_time = NULL, owner = :owner WHERE id = :run",
+            {"run": run, "owner": self.source},
+        )
+        self.database.execute("DELETE FROM tags WHERE run = :run AND key = :key", {"run": run, "key": END_REASON})
 
     def _experiment(self, experiment_id: object) -> int:
         try:

@@ -227,7 +227,10 @@ class Sqlite:
                 f"{self.path} is a folder, not a database", hint="name the folder that holds the store"
             )
         exists = os.path.exists(self.path)
-        if exists and os.path.getsize(self.path) == 0 and self._was_filled():
+        size = os.path.getsize(self.path) if exists else -1
+        if 0 < size < 512:  # no database is so small, yet SQLite takes such a file for an empty one and writes over it
+            raise self._damaged(f"it has {size} bytes")
+        if size == 0 and self._was_filled():
             raise self._damaged("it is empty, and was not")
         writable = os.access(os.path.dirname(self.path) or ".", os.W_OK) and (
             not exists or os.access(self.path, os.W_OK)
@@ -451,7 +454,7 @@ def on_network_folder(path: str) -> bool:
     """Whether ``path`` lies on a network file system, as far as the mount table tells."""
     try:
         with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as file:
-            mounts = [line.split(" ")[1:3] for line in file]
+            mounts = [words[1:3] for words in map(str.split, file) if len(words) > 2]
     except OSError:
         return False
     real = os.path.realpath(path)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from types import TracebackType
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Type, Union
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Type, Union
 
 from mlcli import journal, rules
 from mlcli.entities import (
@@ -125,6 +125,8 @@ class Store(Registry):
         page_token: Optional[str] = None,
     ) -> Page[Experiment]:
         """Find experiments; by default the newest first."""
+        from mlcli.store import query  # the search language: `mlcli run` has no use for it
+
         select = query.experiments(filter_string, order_by, view_type, journal.now())
         with self.database.snapshot():
             keys, token = self._page(select, max_results, page_token)
@@ -141,6 +143,7 @@ class Store(Registry):
 
     def delete_experiment(self, experiment_id: str) -> None:
         """Delete an experiment and its runs; :meth:`restore_experiment` brings all back."""
+        self.absorb()  # runs that were started a moment ago are among them
         with self.database.transaction():
             self._active_experiment(experiment_id)
             self._touch_experiment(experiment_id, "lifecycle_stage = 'deleted'", {})
@@ -151,6 +154,7 @@ class Store(Registry):
             )
 
     def restore_experiment(self, experiment_id: str) -> None:
+        self.absorb()
         with self.database.transaction():
             found = self.get_experiment(experiment_id)
             if found.lifecycle_stage == LifecycleStage.ACTIVE:
@@ -448,7 +452,15 @@ class Store(Registry):
 
     def collect(self, runs: Sequence[Run], experiments: Sequence[Experiment]) -> None:
         """Remove deleted runs and experiments for good, with their artifacts."""
+        from mlcli.store import leftovers
+
+        if not runs and not experiments:
+            return
+        folders = [os.path.dirname(run.info.artifact_uri) for run in runs]
+        # Files go after the records: what is cut short leaves files that nobody names, never records without files.
+        # Which files, is written down before: the next gc removes them.
         with self.database.transaction():
+            plan = leftovers.plan(self, folders)
             for run in runs:
                 self.database.execute(
                     "DELETE FROM runs WHERE run_id = :run_id AND lifecycle_stage = 'deleted'",
@@ -456,16 +468,30 @@ class Store(Registry):
                 )
             for experiment in experiments:
                 self.database.execute(
-                    "DELETE FROM experiments WHERE id = :id AND lifecycle_stage = 'deleted'",
+                    "DELETE FROM experiments WHERE id = :id AND lifecycle_stage = 'deleted'"
+                    " AND NOT EXISTS (SELECT 1 FROM runs WHERE experiment = :id)",  # nobody started one meanwhile
                     {"id": experiment_key(experiment.experiment_id)},
                 )
             self.database.execute("DELETE FROM datasets WHERE id NOT IN (SELECT dataset FROM inputs)")
-        # Files go after the records: what is cut short leaves files that nobody names, never records without files.
-        for run in runs:
-            _remove_folder(os.path.dirname(run.info.artifact_uri))
+        for folder in folders:
+            if not self.has_folder(folder):  # it may have been restored in the last moment
+                remove_folder(folder)
         for experiment in experiments:
-            if experiment.artifact_location == os.path.join(self.root, experiment.experiment_id):
-                _remove_folder(experiment.artifact_location)
+            remove_if_empty(experiment.artifact_location)  # what else is in it may be MLflow's, which numbers alike
+        os.unlink(plan)
+
+    def run_folders(self) -> Iterator[str]:
+        """The folders of runs that are there on this machine, wherever their experiments keep them."""
+        for key, location in self.database.query("SELECT id, artifact_location FROM experiments ORDER BY id"):
+            base = location or os.path.join(self.root, str(key))
+            there = set(os.listdir(base)) if os.path.isdir(base) else set()
+            known = self.database.query("SELECT run_id FROM runs WHERE experiment = :id", {"id": key}) if there else []
+            yield from (os.path.join(base, run_id) for (run_id,) in known if run_id in there)
+
+    def has_folder(self, folder: str) -> bool:
+        """Whether ``folder`` is the one of a run that is on record."""
+        found = self.database.one("SELECT 1 FROM runs WHERE run_id = :name", {"name": os.path.basename(folder)})
+        return found is not None
 
     def counts(self) -> Dict[str, int]:
         """How many experiments, runs, metric points, live journals and rejected lines the store holds."""
@@ -655,7 +681,14 @@ def _model_history(text: str) -> List[Any]:
     return models if isinstance(models, list) else []
 
 
-def _remove_folder(path: str) -> None:
+def remove_if_empty(folder: str) -> None:
+    try:
+        os.rmdir(folder)
+    except OSError:  # it is not empty, or was never made
+        pass
+
+
+def remove_folder(path: str) -> None:
     import shutil
 
     try:
@@ -664,7 +697,8 @@ def _remove_folder(path: str) -> None:
         pass
     except OSError as error:
         raise StoreUnavailable(
-            f"cannot remove {path}: {error.strerror}", hint="its record is gone; remove the folder by hand"
+            f"cannot remove {path}: {error.strerror}",
+            hint="its record is gone; mend the rights and try `mlcli gc` again",
         ) from error
 
 

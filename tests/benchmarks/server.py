@@ -76,13 +76,25 @@ def work(kind: str, port: int, run_id: str, seconds: float, number: int, gate, r
     while (start := time.perf_counter()) < end:
         place += 1
         if kind == "log-metric":
-            point = {"run_id": run_id, "run_uuid": run_id, "key": f"m{number}", "value": 0.5, "timestamp": place, "step": place}
+            point = {
+                "run_id": run_id,
+                "run_uuid": run_id,
+                "key": f"m{number}",
+                "value": 0.5,
+                "timestamp": place,
+                "step": place,
+            }
             connection.request("POST", API + "runs/log-metric", point)
         elif kind == "log-batch of 10":
             points = [{"key": f"b{key}", "value": 0.5, "timestamp": place, "step": place} for key in range(10)]
             connection.request("POST", API + "runs/log-batch", {"run_id": run_id, "metrics": points})
         elif kind == "runs/search":
-            asked = {"experiment_ids": ["1"], "max_results": 10, "order_by": ["metrics.acc DESC"], "filter": "metrics.acc > 0.2"}
+            asked = {
+                "experiment_ids": ["1"],
+                "max_results": 10,
+                "order_by": ["metrics.acc DESC"],
+                "filter": "metrics.acc > 0.2",
+            }
             connection.request("POST", API + "runs/search", asked)
         else:
             connection.request("GET", API + "runs/get?run_id=" + run_id)
@@ -126,8 +138,12 @@ def fill(port: int) -> str:
         run = json.loads(connection.request("POST", API + "runs/create", {"experiment_id": "1"}))
         run_id = run["run"]["info"]["run_id"]
         pairs = [{"key": f"k{key}", "value": str(number)} for key in range(5)]
-        metrics = [{"key": key, "value": number / 100, "timestamp": 1, "step": 0} for key in ("acc", "b", "c", "d", "e")]
-        connection.request("POST", API + "runs/log-batch", {"run_id": run_id, "metrics": metrics, "params": pairs, "tags": pairs[:3]})
+        metrics = [
+            {"key": key, "value": number / 100, "timestamp": 1, "step": 0} for key in ("acc", "b", "c", "d", "e")
+        ]
+        connection.request(
+            "POST", API + "runs/log-batch", {"run_id": run_id, "metrics": metrics, "params": pairs, "tags": pairs[:3]}
+        )
     return run_id
 
 
@@ -156,7 +172,9 @@ def main(seconds: float) -> None:
                 rate, middle, late = load(kind, clients, port, run_id, seconds)
                 cost = (cpu(server.pid) - before) / (rate * seconds) * 1e3
                 wanted = f"(>= {budget})" if budget else ""
-                print(f"{kind + f', {clients} clients':28}{rate:8.0f} /s  p50 {middle:6.2f} ms  p99 {late:6.2f} ms  cpu {cost:5.2f} ms   {wanted}")
+                print(
+                    f"{kind + f', {clients} clients':28}{rate:8.0f} /s  p50 {middle:6.2f} ms  p99 {late:6.2f} ms  cpu {cost:5.2f} ms   {wanted}"
+                )
             print(f"{'memory under load (PSS)':28}{pss(server.pid):8.1f} MB  (<= 90)")
         finally:
             server.send_signal(signal.SIGTERM)

@@ -1,0 +1,7 @@
+"""MLflow's name for our errors: ``except mlcli.exceptions.MlflowException``."""
+
+from __future__ import annotations
+
+from mlcli.errors import MlcliError
+
+MlflowException = MlcliError
