@@ -32,6 +32,8 @@ KINDS: dict[str, Callable[[Path], Store]] = {**LOCAL_KINDS, "rest": ServedStore}
 NOT_BEHIND_A_SERVER = frozenset(
     """
     test_an_experiment_is_found_by_id_and_name
+    test_artifact_uri_is_what_the_run_says
+    test_a_relative_time_counts_from_the_time_of_the_search
     test_artifacts_lie_where_the_experiment_says
     test_an_unknown_experiment_is_not_found
     test_a_run_is_created_running_with_what_was_given
