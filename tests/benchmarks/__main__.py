@@ -53,6 +53,11 @@ def main() -> None:
     print(table)
     if options.write:
         (REPO / "docs" / "benchmarks.md").write_text(document(table, mlflow), encoding="utf-8")
+        readme = REPO / "README.md"
+        before, rest = readme.read_text(encoding="utf-8").split("<!-- benchmarks -->")
+        after = rest.split("<!-- /benchmarks -->")[1]
+        short = "\n".join("|".join(line.split("|")[:5]) + "|" for line in table.splitlines())
+        readme.write_text(f"{before}<!-- benchmarks -->\n{short}\n<!-- /benchmarks -->{after}", encoding="utf-8")
 
 
 # -- parts
