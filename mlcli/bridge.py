@@ -15,11 +15,8 @@ import contextlib
 import json
 import os
 import re
-import secrets
-import socket
 import subprocess
 import sys
-import tempfile
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -103,6 +100,8 @@ class Bridge:
         self.pipe = -1
         # A token of the caller's own stays: a script that logs to their server as well needs it there.
         inherited = not os.environ.get("MLCLI_MLFLOW_URI") and os.environ.get("MLFLOW_TRACKING_TOKEN")
+        import secrets  # with socket and tempfile 5 ms, which runs without MLflow do not pay
+
         self.token = inherited or secrets.token_urlsafe(32)
 
     @property
@@ -118,6 +117,9 @@ class Bridge:
 
     def _start(self) -> None:
         # The protocol is named: asyncio turns Nagle's algorithm off only where it is, and it costs 40 ms a request.
+        import socket
+        import tempfile
+
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             listener.bind((HOST, 0))
