@@ -74,7 +74,7 @@ def test_a_command_imports_no_other_command():
 
 GROUND = {"_version", "errors", "entities", "rules", "config", "filters", "wire", "locks", "rights"}
 STORES = {"journal", "artifacts", "store", "projects", "envs", "content"}
-FACES = {"cli", "server"}
+FACES = {"cli", "server", "serving"}
 
 
 def floor(module: str) -> int:
@@ -138,6 +138,7 @@ TRACKER = GROUND | {
     "fluent",
     "client",
     "artifacts",
+    "autolog",
     "content",
     "models",
     "sklearn",
