@@ -140,6 +140,8 @@ class Schema:
             else:
                 return self._slowly(given, first_row)
             found = np.array(rows, dtype=None if self._whole else self._dtype)
+            if found.dtype.kind == "U":
+                found = found.astype(self._dtype)
         except (ValueError, TypeError, LookupError, OverflowError):
             return self._slowly(given, first_row)
         if found.ndim != 2 or found.shape[1] != len(self.names) or (self._whole and not self._fits(found)):
@@ -325,8 +327,13 @@ def _numbers(column: Column, values: Any, first_row: int) -> Any:
 
     dtype = NUMBERS[column.kind]
     if hasattr(values, "dtype"):
-        if values.dtype == dtype:
-            return np.asarray(values)
+        plain = getattr(values.dtype, "kind", "O") in ("iu" if column.kind in _WHOLE else "iuf") and hasattr(
+            values.dtype, "str"
+        )
+        if values.dtype == dtype or (
+            plain and (column.kind not in _WHOLE or values.dtype.itemsize < np.dtype(dtype).itemsize)
+        ):
+            return np.asarray(values, dtype=dtype)
         values = values.tolist()
     limit = _WHOLE.get(column.kind)
     result = []
