@@ -253,6 +253,11 @@ COLUMN_TO_OIP = {
 }  # fmt: skip
 
 
+def tensor_datatype(dtype: str) -> str:
+    """The protocol's name for a type of NumPy's."""
+    return _TO_OIP.get(dtype, "BYTES")
+
+
 def read_infer(body: bytes, schema: Optional[Schema]) -> Asked:
     """Read an inference request: a tensor for each column, or one of rows that hold all columns in order."""
     try:
@@ -373,7 +378,7 @@ def infer_answer(found: Any, asked: Mapping[str, Any], name: str, version: str, 
 
 
 def _output(name: str, array: Any) -> Dict[str, Any]:
-    kind = _TO_OIP.get(str(array.dtype), "BYTES")
+    kind = tensor_datatype(str(array.dtype))
     flat = array.reshape(-1).tolist()
     if kind == "BYTES":
         flat = [value if isinstance(value, str) else _text(value) for value in flat]

@@ -324,10 +324,29 @@ class File(NamedTuple):
     target: int  # a descriptor
     form: str  # json, csv, jsonl
     size: int = 20_000
+    opened: Any = None  # the source, open
 
 
 def predict_file(predictor: Predictor, file: File, tick: Callable[[int], None]) -> int:
-    """Predict for all rows of a file, part by part, and return how many there were; ``tick`` is told after each part."""
+    """Predict for all rows of a file, part by part, and return how many there were; ``tick`` is told the bytes read so far."""
+    source: Any = sys.stdin.buffer if file.source is None else open(file.source, "rb")  # noqa: SIM115 - closed below
+    try:
+        return _predict_file(predictor, file._replace(opened=source), tick)
+    except UnicodeDecodeError as error:
+        raise ModelError(f"the input is not UTF-8: {error}") from None
+    finally:
+        if file.source is not None:
+            source.close()
+
+
+def _position(file: File) -> int:
+    try:
+        return os.lseek(file.opened.fileno(), 0, os.SEEK_CUR)
+    except OSError:  # a pipe
+        return 0
+
+
+def _predict_file(predictor: Predictor, file: File, tick: Callable[[int], None]) -> int:
     done = 0
     with open(file.target, "w", encoding="utf-8", closefd=False, newline="") as stream:
         writer = _WRITERS[file.form](stream)
@@ -341,7 +360,7 @@ def predict_file(predictor: Predictor, file: File, tick: Callable[[int], None]) 
                 raise ModelError(where + predictor.told(error)) from None
             writer.add(found, bare=asked.bare)
             done += _length(asked.given)
-            tick(done)
+            tick(_position(file))
         writer.end()
     return done
 
@@ -362,19 +381,12 @@ def _parts(predictor: Predictor, file: File) -> Iterator[payloads.Asked]:
     if file.kind == "parquet":
         yield from _parquet_parts(file)
         return
-    stream: Any = sys.stdin.buffer if file.source is None else open(file.source, "rb")  # noqa: SIM115 - closed below
-    try:
-        if file.kind == "json":
-            yield predictor.read(JSON, stream.read())
-        elif file.kind == "jsonl":
-            yield from _lines(stream, file.size)
-        else:
-            yield from _csv_parts(predictor, stream, file.size)
-    except UnicodeDecodeError as error:
-        raise ModelError(f"the input is not UTF-8: {error}") from None
-    finally:
-        if file.source is not None:
-            stream.close()
+    if file.kind == "json":
+        yield predictor.read(JSON, file.opened.read())
+    elif file.kind == "jsonl":
+        yield from _lines(file.opened, file.size)
+    else:
+        yield from _csv_parts(predictor, file.opened, file.size)
 
 
 def _csv_parts(predictor: Predictor, stream: Any, size: int) -> Iterator[payloads.Asked]:
@@ -423,11 +435,11 @@ def _parquet_parts(file: File) -> Iterator[payloads.Asked]:
         from pyarrow import ArrowException, ArrowInvalid, parquet
     except ImportError:
         raise ModelError("the model's environment cannot read Parquet", hint="it needs pyarrow; or give CSV") from None
-    source: Any = file.source
-    if source is None:
+    source: Any = file.opened
+    if file.source is None:  # Parquet begins at its end
         import io
 
-        source = io.BytesIO(sys.stdin.buffer.read())
+        source = io.BytesIO(source.read())
     try:
         for batch in parquet.ParquetFile(source).iter_batches(batch_size=file.size):
             yield payloads.Asked(batch.to_pandas())
@@ -584,8 +596,8 @@ def _serve(link: Link, predictor: Predictor, size: int, seconds: float) -> int:
 
 
 def _file_job(link: Link, predictor: Predictor, file: File) -> int:
-    def tick(rows: int) -> None:
-        link.answer(1, 100, str(rows).encode())
+    def tick(position: int) -> None:
+        link.answer(1, 100, str(position).encode())
 
     try:
         rows = predict_file(predictor, file, tick)
