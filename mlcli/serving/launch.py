@@ -149,7 +149,7 @@ def environment(folder: str, manager: str | None, progress: Callable[[str], None
             f"{folder} does not say what it needs: it has neither python_env.yaml nor conda.yaml",
             hint="--env-manager local uses the current environment",
         )
-    if _needs_no_mlflow(content):
+    if needs_no_mlflow(content):
         # 90 packages and 800 MB: mlcli loads these models without it.
         spec = spec._replace(dependencies=tuple(item for item in spec.dependencies if item.name != "mlflow"))
     found = envs.ensure(spec, manager, project=folder, progress=progress)
@@ -158,7 +158,8 @@ def environment(folder: str, manager: str | None, progress: Callable[[str], None
     return Environment(found.python, envs.variables(found, os.environ), found.manager)
 
 
-def _needs_no_mlflow(content: Mapping[str, Any]) -> bool:
+def needs_no_mlflow(content: Mapping[str, Any]) -> bool:
+    """Whether the model loads without MLflow, though its requirements may name it."""
     how = (content.get("flavors") or {}).get(flavors.PYTHON_FUNCTION) or {}
     return how.get("loader_module") == "mlflow.sklearn"
 
