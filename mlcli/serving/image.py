@@ -17,7 +17,7 @@ from mlcli.errors import EnvError, InvalidInput, ModelError
 from mlcli.models import mlmodel
 from mlcli.projects.envfile import EnvSpec, read_env
 from mlcli.projects.requirements import Requirement
-from mlcli.serving.launch import Served, needs_no_mlflow
+from mlcli.serving.launch import Served, fitted
 
 # What the gateway imports, and no more: the rest of mlcli's requirements are for other commands.
 _GATEWAY = ("typer>=0.20,<0.29", "rich>=13.7", "PyYAML>=6.0.1", "uvicorn>=0.30", "uvloop>=0.19", "httptools>=0.6")
@@ -70,10 +70,10 @@ def write_context(served: Served, folder: str, *, base: str = BASE, workers: int
     if os.path.lexists(folder) and (not os.path.isdir(folder) or os.listdir(folder)):
         raise InvalidInput(f"{folder} is there already and not empty", hint="name a folder that is new")
     content = mlmodel.read(served.folder)
-    spec = read_env(served.folder)
+    spec = fitted(read_env(served.folder), content)
     spec.check()
     python = _python(spec)
-    lines = requirement_lines(spec.dependencies, without_mlflow=needs_no_mlflow(content))
+    lines = requirement_lines(spec.dependencies)
     more = [*(["-w", str(workers)] if workers > 1 else []), *(["--trust"] if trust else [])]
     text = _DOCKERFILE.format(base=base, python=python, port=PORT, more="".join([f', "{word}"' for word in more]))
     existed = os.path.isdir(folder)
@@ -83,7 +83,7 @@ def write_context(served: Served, folder: str, *, base: str = BASE, workers: int
         shutil.copytree(package, os.path.join(folder, "mlcli"), ignore=_KEPT_OUT)
         shutil.copytree(served.folder, os.path.join(folder, "model"), ignore=_KEPT_OUT)
         _write(folder, "requirements.txt", "".join([f"{line}\n" for line in lines]))
-        constraints = requirement_lines(spec.constraints, without_mlflow=False)
+        constraints = requirement_lines(spec.constraints)
         _write(folder, "constraints.txt", "".join([f"{line}\n" for line in constraints]))
         _write(folder, "gateway-requirements.txt", "".join([f"{line}\n" for line in _GATEWAY]))
         _write(folder, "Dockerfile", text)
@@ -106,15 +106,13 @@ def _python(spec: EnvSpec) -> str:
     return ".".join(found.split(".")[:2])
 
 
-def requirement_lines(items: Sequence[Requirement], *, without_mlflow: bool) -> list[str]:
+def requirement_lines(items: Sequence[Requirement]) -> list[str]:
     """The requirements of a model, one a line, with nothing that installs from this machine."""
     found = []
     for item in items:
         text = " ".join(item.text.split())
         if item.path is not None:
             raise ModelError(f"{item.place}: {text[:80]!r} is on this machine, and would not be in the image")
-        if without_mlflow and item.name == "mlflow":
-            continue
         found.append(text)
     return found
 

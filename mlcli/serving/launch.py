@@ -15,6 +15,8 @@ from mlcli.artifacts import locate, parse_runs_uri
 from mlcli.errors import InvalidInput, ModelError, NotFound
 from mlcli.models import flavors, mlmodel
 from mlcli.models.worker import JOB, REQUEST
+from mlcli.projects.envfile import EnvSpec, read_env
+from mlcli.projects.requirements import Requirement
 
 
 class Started(NamedTuple):
@@ -140,7 +142,6 @@ class Environment(NamedTuple):
 def environment(folder: str, manager: str | None, progress: Callable[[str], None]) -> Environment:
     """The environment that a model asks for, built if it is not there; with ``local`` the current one."""
     from mlcli import envs
-    from mlcli.projects.envfile import read_env
 
     content = mlmodel.read(folder)
     spec = read_env(folder)
@@ -149,19 +150,26 @@ def environment(folder: str, manager: str | None, progress: Callable[[str], None
             f"{folder} does not say what it needs: it has neither python_env.yaml nor conda.yaml",
             hint="--env-manager local uses the current environment",
         )
-    if needs_no_mlflow(content):
-        # 90 packages and 800 MB: mlcli loads these models without it.
-        spec = spec._replace(dependencies=tuple(item for item in spec.dependencies if item.name != "mlflow"))
+    spec = fitted(spec, content)
     found = envs.ensure(spec, manager, project=folder, progress=progress)
     for note in found.notes:
         progress(note)
     return Environment(found.python, envs.variables(found, os.environ), found.manager)
 
 
-def needs_no_mlflow(content: Mapping[str, Any]) -> bool:
-    """Whether the model loads without MLflow, though its requirements may name it."""
+def fitted(spec: EnvSpec, content: Mapping[str, Any]) -> EnvSpec:
+    """What must be installed for mlcli to run the model, in place of what MLflow needs for it.
+
+    MLflow itself, 90 packages and 800 MB, is left out where mlcli loads the model without it. PyYAML comes in where the
+    MLmodel is not written by mlcli.
+    """
     how = (content.get("flavors") or {}).get(flavors.PYTHON_FUNCTION) or {}
-    return how.get("loader_module") == "mlflow.sklearn"
+    found = list(spec.dependencies)
+    if how.get("loader_module") == "mlflow.sklearn":
+        found = [item for item in found if item.name != "mlflow"]
+    if mlmodel.OWN_KEY not in content and not any([item.name == "pyyaml" for item in found]):
+        found.append(Requirement("PyYAML", mlmodel.FILE))
+    return spec._replace(dependencies=tuple(found))
 
 
 def byte_count(text: str) -> int:
