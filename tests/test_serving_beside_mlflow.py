@@ -112,50 +112,63 @@ def models(python, tmp_path_factory) -> Path:
     return folder
 
 
+# MLflow's own application for each model, all in one process: its start is what costs.
+APP = """
+import sys, uvicorn
+from fastapi import FastAPI
+from mlflow.pyfunc import load_model
+from mlflow.pyfunc.scoring_server import init
+app = FastAPI()
+for name in sys.argv[3:]:
+    app.mount("/" + name, init(load_model(sys.argv[2] + "/" + name)))
+uvicorn.run(app, port=int(sys.argv[1]), log_level="error")
+"""
+
+
+@pytest.fixture(scope="module")
+def mlflow(python, models):
+    port = free_port()
+    process = subprocess.Popen(
+        [python, "-c", APP, str(port), models, *MODELS],
+        cwd=models,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        client = Client(port)
+        until_it_answers(client, process)
+        yield client
+    finally:
+        process.kill()
+        process.wait()
+
+
 @pytest.mark.parametrize("name", MODELS)
-def test_answers_and_statuses_are_mlflows(python, models, name):
+def test_answers_and_statuses_are_mlflows(python, models, mlflow, name):
     environ = {**envs.variables(envs.ensure(envs_none(), "local"), os.environ)}
-    app = "import sys, uvicorn; uvicorn.run('mlflow.pyfunc.scoring_server.app:app', port=int(sys.argv[1]), log_level='error')"
+    asked = [(body, "application/json") for body in MODELS[name]]
+    asked += [(body, "text/csv") for body in CSV] if MODELS[name] is NAMED else []
+    asked += [("{}", "text/plain"), ("{}", "application/json; charset=latin-1"), ("{}", "application/json; x=1")]
+    wrong = []
     with gateway(Launch(str(models / name), name, "1", str(python), environ), timeout=60) as ours:
-        port = free_port()
-        theirs = subprocess.Popen(
-            [python, "-c", app, str(port)],
-            env={**os.environ, "__pyfunc_model_path__": str(models / name)},
-            cwd=models,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+        for body, kind in asked:
+            right = mlflow.send("POST", f"/{name}/invocations", body, Content_Type=kind)
+            found = ours.client.send("POST", "/invocations", body, Content_Type=kind)
+            same = found.status == right.status and (right.status != 200 or found.body == right.body)
+            if same and right.status == 400:
+                same = found.json["error_code"] == right.json["error_code"]
+            if not same:
+                wrong.append((body, (right.status, right.body[:300]), (found.status, found.body[:300])))
+        assert wrong == []
+        for path in ("/ping", "/health"):
+            right, found = mlflow.send("GET", f"/{name}{path}"), ours.client.send("GET", path)
+            told = [(one.status, one.body, one.headers["content-type"]) for one in (right, found)]
+            assert told[0] == told[1]
+        assert (
+            mlflow.send("GET", f"/{name}/invocations").status == ours.client.send("GET", "/invocations").status == 405
         )
-        try:
-            mlflow = Client(port)
-            until_it_answers(mlflow, theirs)
-            asked = [(body, "application/json") for body in MODELS[name]]
-            asked += [(body, "text/csv") for body in CSV] if MODELS[name] is NAMED else []
-            asked += [
-                ("{}", "text/plain"),
-                ("{}", "application/json; charset=latin-1"),
-                ("{}", "application/json; x=1"),
-            ]
-            wrong = []
-            for body, kind in asked:
-                right = mlflow.send("POST", "/invocations", body, Content_Type=kind)
-                found = ours.client.send("POST", "/invocations", body, Content_Type=kind)
-                same = found.status == right.status and (right.status != 200 or found.body == right.body)
-                if same and right.status == 400:
-                    same = found.json["error_code"] == right.json["error_code"]
-                if not same:
-                    wrong.append((body, (right.status, right.body[:300]), (found.status, found.body[:300])))
-            assert wrong == []
-            for path in ("/ping", "/health"):
-                right, found = mlflow.send("GET", path), ours.client.send("GET", path)
-                assert (found.status, found.body, found.headers["content-type"]) == (
-                    right.status, right.body, right.headers["content-type"],
-                )  # fmt: skip
-            assert mlflow.send("GET", "/invocations").status == ours.client.send("GET", "/invocations").status == 405
-            # Here MLflow fails itself: 500 for a request without a Content-Type.
-            assert ours.client.send("POST", "/invocations", b"{}").status == 415
-        finally:
-            theirs.kill()
-            theirs.wait()
+        # Here MLflow fails itself: 500 for a request without a Content-Type.
+        assert ours.client.send("POST", "/invocations", b"{}").status == 415
 
 
 def free_port() -> int:
@@ -176,6 +189,6 @@ def until_it_answers(client: Client, process: subprocess.Popen[bytes]) -> None:
 
 def answers(client: Client) -> bool:
     try:
-        return client.send("GET", "/ping").status == 200
+        return client.send("GET", f"/{next(iter(MODELS))}/ping").status == 200
     except ConnectionError:
         return False
