@@ -58,6 +58,7 @@ _MAKES: Dict[str, FrozenSet[str]] = {
     "JsonNode": _only("builtins.str"),
     "CachedNode": _only(),
 }
+_LISTED = frozenset().union(*_MAKES.values())
 
 
 class Entry(NamedTuple):
@@ -119,12 +120,12 @@ def load(path: str, found: Found) -> Any:
 
 def _hold(entries: List[Entry], protocol: Any, found: Found) -> None:
     types = trust.types()
-    strange = sorted({entry.name for entry in entries if not entry.fine and entry.name not in types})
-    if strange:
-        found.ask(pickles.told(strange), strange)
-    loaders = sorted({entry.loader for entry in entries if entry.loader not in _MAKES and entry.name not in types})
-    if loaders:
-        found.ask(f"it is put together by {', '.join(loaders[:5])}")
+    strange = [entry for entry in entries if not entry.fine and entry.name not in types]
+    unlisted = sorted({entry.name for entry in strange if entry.name not in _LISTED})
+    if unlisted:
+        found.ask(pickles.told(unlisted), unlisted)
+    if strange:  # each name is on the list, but not for that
+        found.ask(f"it makes {strange[0].name[:100]} by {strange[0].loader[:100]}")
     if protocol != PROTOCOL:
         found.ask(f"it has the form of an old skops, {protocol!r}")
 
