@@ -171,7 +171,18 @@ def _raw_predict(args: Tuple[Any, ...]) -> bool:
 
 
 def _copy(args: Tuple[Any, ...]) -> bool:
-    return args == () or (len(args) == 1 and (args[0] is None or isinstance(args[0], (program.Box, Named))))
+    return args == () or (len(args) == 1 and isinstance(args[0], program.Box))
+
+
+def _factory(args: Tuple[Any, ...]) -> bool:
+    """What a defaultdict makes where it has nothing: a plain container or number."""
+    return args in ((), (None,)) or (len(args) == 1 and args[0] in _FACTORIES)
+
+
+_FACTORIES = (
+    *(Named("builtins", name) for name in ("bool", "dict", "float", "int", "list", "set", "str")),
+    Named("collections", "OrderedDict"),
+)
 
 
 _DTYPE, _NDARRAY = Named("numpy", "dtype"), Named("numpy", "ndarray")
@@ -182,6 +193,7 @@ CALLS: Dict[Tuple[str, str], Form] = {
     ("builtins", "getattr"): _raw_predict,
     ("collections", "OrderedDict"): _nothing,
     ("collections", "Counter"): _copy,
+    ("collections", "defaultdict"): _factory,
     ("numpy", "dtype"): _dtype,
     ("numpy.core.multiarray", "_reconstruct"): _empty_array,
     ("numpy._core.multiarray", "_reconstruct"): _empty_array,
@@ -223,8 +235,11 @@ _FOR_CALLS = (
 class Verdict:
     """The rules for a pickle that nobody vouches for; notes what goes against them. ``types`` are the user's own."""
 
-    def __init__(self, types: FrozenSet[str] = frozenset()) -> None:
+    def __init__(
+        self, types: FrozenSet[str] = frozenset(), instances: FrozenSet[Tuple[str, str]] = frozenset()
+    ) -> None:
         self.types = types
+        self.instances = instances  # classes of another library that its flavor vouches for
         self.names: Dict[str, bool] = {}  # every name, and whether it may be named
         self.faults: Dict[str, None] = {}  # in the order in which they were met
 
@@ -233,7 +248,7 @@ class Verdict:
         return [name for name, fine in self.names.items() if not fine]
 
     def name(self, named: Named) -> None:
-        self.names[str(named)] = is_listed(named) or str(named) in self.types
+        self.names[str(named)] = is_listed(named) or named in self.instances or str(named) in self.types
 
     def call(self, func: Any, args: Any, keywords: Any, *, new: bool) -> None:
         if not isinstance(func, Named):
@@ -241,7 +256,11 @@ class Verdict:
         elif str(func) in self.types or not self.names[str(func)]:
             pass  # anything goes, or is refused by name
         elif new:
-            if func not in _INSTANCES or (args != () and func[1] not in _TUPLES) or keywords:
+            if (
+                (func not in _INSTANCES and func not in self.instances)
+                or (args != () and func[1] not in _TUPLES)
+                or keywords
+            ):
                 self.faults[f"it makes {func} in a way of its own"] = None
         elif func not in CALLS or not isinstance(args, tuple) or not CALLS[func](args):
             self.faults[f"it calls {func} in a way of its own"] = None
@@ -294,9 +313,11 @@ def is_listed(named: Tuple[str, str]) -> bool:
     return named in _INSTANCES or named in _VALUES or named in _FOR_CALLS
 
 
-def judge(content: bytes, types: FrozenSet[str] = frozenset()) -> Verdict:
+def judge(
+    content: bytes, types: FrozenSet[str] = frozenset(), instances: FrozenSet[Tuple[str, str]] = frozenset()
+) -> Verdict:
     """Read a pickle without running it. Raises program.Damaged, and program.Strange for what cannot be followed."""
-    verdict = Verdict(types)
+    verdict = Verdict(types, instances)
     program.read(content, verdict)
     return verdict
 
@@ -329,14 +350,17 @@ def _bound(thing: Any, name: str) -> Any:
     return thing._raw_predict  # noqa: SLF001 - scikit-learn's own
 
 
-def load(path: str, found: Found) -> Any:
-    """Load a pickle; unless the model may run code, only one that is made of nothing but scikit-learn's own parts."""
+def load(path: str, found: Found, instances: FrozenSet[Tuple[str, str]] = frozenset()) -> Any:
+    """Load a pickle; unless the model may run code, only one that is made of nothing but scikit-learn's own parts.
+
+    ``instances`` are classes that a flavor vouches for beside these: setting their state runs nothing of the model's.
+    """
     with open(path, "rb") as file:
         content = file.read()
     try:
         if found.trusted:
             return pickle.loads(content)  # noqa: S301 - given only to who asks for it
-        names = _checked(content, found)
+        names = _checked(content, found, instances)
         model = _Unpickler(io.BytesIO(content), names).load()
     except program.Damaged as error:
         raise ModelError(f"{path} is damaged, or no pickle: {error}") from None
@@ -362,10 +386,10 @@ def load(path: str, found: Found) -> Any:
     return model
 
 
-def _checked(content: bytes, found: Found) -> FrozenSet[str]:
+def _checked(content: bytes, found: Found, instances: FrozenSet[Tuple[str, str]]) -> FrozenSet[str]:
     """The names in a pickle that goes against no rule; raises for one that does."""
     try:
-        verdict = judge(content, trust.types())
+        verdict = judge(content, trust.types(), instances)
     except program.Strange as error:
         found.ask(str(error))
         raise
