@@ -10,7 +10,7 @@ from os import urandom
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 from urllib.parse import quote
 
-from mlcli import journal, rules, wire
+from mlcli import filters, journal, rules, wire
 from mlcli.entities import (
     DatasetInput,
     Experiment,
@@ -173,7 +173,7 @@ class RestStore(RestModels, Store):
             try:
                 return wire.run_from(self._post("runs/create", body, again=False, headers=key)["run"])
             except http.Uncertain:  # noqa: PERF203 - a request takes longer than any `try`
-                sought = f"attributes.run_name = {_quoted(name)} AND attributes.start_time = {time}"
+                sought = f"attributes.run_name = {filters.quoted(name)} AND attributes.start_time = {time}"
                 for run in self.search_runs([body["experiment_id"]], sought, max_results=10):
                     if all(run.data.tags.get(tag["key"]) == tag["value"] for tag in body["tags"]):
                         return run
@@ -202,7 +202,7 @@ class RestStore(RestModels, Store):
         if reference.isascii() and reference.isalnum():
             found = self._runs_like(f"attributes.run_id LIKE '{reference}%'", ViewType.ALL)
         if not found:
-            found = self._runs_like(f"attributes.run_name = {_quoted(reference)}", ViewType.ACTIVE_ONLY)
+            found = self._runs_like(f"attributes.run_name = {filters.quoted(reference)}", ViewType.ACTIVE_ONLY)
         if len(found) == 1:
             return found[0].info.run_id
         if found:
@@ -480,11 +480,6 @@ def _experiment_tags(tags: Pairs) -> List[Dict[str, str]]:
         }
         for key, value in pairs(tags)
     ]
-
-
-def _quoted(text: str) -> str:
-    """A text for the search language, which knows two kinds of quotes and no way to escape them."""
-    return f'"{text}"' if "'" in text else f"'{text}'"
 
 
 def _nan_first(value: float) -> Tuple[int, float]:

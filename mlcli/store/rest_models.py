@@ -8,7 +8,7 @@ from urllib.parse import quote
 from mlcli import rules, wire
 from mlcli.entities import LoggedModel, LoggedModelMetric, LoggedModelStatus, ModelVersion, Page, RegisteredModel
 from mlcli.errors import AlreadyExists, InvalidInput, NotFound
-from mlcli.store import http
+from mlcli.store import http, sources
 from mlcli.store.records import Pairs, pairs
 
 API = "/api/2.0/mlflow/"
@@ -100,6 +100,33 @@ class RestModels:
             model_id=model_id or None,
         )
         return _version(self._ask("POST", "model-versions/create", body, again=False))
+
+    def register_model_version(
+        self,
+        name: str,
+        source: str,
+        run_id: Optional[str] = None,
+        tags: Optional[Pairs] = None,
+        description: Optional[str] = None,
+        model_id: Optional[str] = None,
+        alias: Optional[str] = None,
+        user_id: str = "",
+    ) -> ModelVersion:
+        """Create the next version; what can be seen to be wrong is refused before the server makes anything."""
+        if alias is not None:
+            rules.alias(alias)
+        sources.read(source)
+        for key, _ in pairs(tags):
+            rules.key(key, "tag")
+        try:
+            self.create_registered_model(name)
+        except AlreadyExists:
+            pass
+        made = self.create_model_version(name, source, run_id, tags, None, description, model_id, user_id)
+        if alias is None:
+            return made
+        self.set_registered_model_alias(name, alias, made.version)
+        return self.get_model_version(name, made.version)
 
     def copy_model_version(self, name: str, version: object, new_name: str) -> ModelVersion:
         original = self.get_model_version(name, version)
