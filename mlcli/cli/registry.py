@@ -832,9 +832,13 @@ def _ask(what: str, yes: bool) -> None:
     """Go on only if the user wants it."""
     if yes:
         return
-    if not (sys.stdin.isatty() and render.on_terminal(sys.stderr)):
+    if not _can_ask():
         raise InvalidInput(f"nobody can be asked whether to {what}, for good", hint="say --yes")
     typer.confirm(f"{what[:1].upper()}{what[1:]}, for good?", abort=True, err=True)
+
+
+def _can_ask() -> bool:
+    return sys.stdin.isatty() and render.on_terminal(sys.stderr)
 
 
 @app.command(hidden=True)

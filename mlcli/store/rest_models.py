@@ -115,7 +115,8 @@ class RestModels:
         """Create the next version; what can be seen to be wrong is refused before the server makes anything."""
         if alias is not None:
             rules.alias(alias)
-        sources.read(source)
+        if sources.read(source).kind == "local":  # of this machine, not of the server's
+            raise sources.refused(source)
         for key, _ in pairs(tags):
             rules.key(key, "tag")
         try:
