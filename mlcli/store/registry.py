@@ -222,6 +222,7 @@ class Registry(LoggedModels):
         model_id: Optional[str] = None,
         alias: Optional[str] = None,
         user_id: str = "",
+        run_link: Optional[str] = None,
     ) -> ModelVersion:
         """Create the next version of a model, which is created if need be, and let ``alias`` name it: all or nothing."""
         if alias is not None:
@@ -230,26 +231,23 @@ class Registry(LoggedModels):
         with self.database.transaction():
             if self._find_model(name) is None:
                 self.create_registered_model(name)
-            made = self.create_model_version(name, source, run_id, tags, None, description, model_id, user_id)
+            made = self.create_model_version(name, source, run_id, tags, run_link, description, model_id, user_id)
             if alias is not None:
                 self.set_registered_model_alias(name, alias, made.version)
         return self.get_model_version(name, made.version)
 
     def copy_model_version(self, name: str, version: object, new_name: str) -> ModelVersion:
         """Make a version of ``new_name``, which is created if need be, out of this one: same files, tags, description."""
-        with self.database.transaction():
-            original = self.get_model_version(name, version)
-            if self._find_model(new_name) is None:
-                self.create_registered_model(new_name)
-            return self.create_model_version(
-                new_name,
-                f"models:/{original.name}/{original.version}",
-                run_id=original.run_id,
-                tags=original.tags,
-                run_link=original.run_link,
-                description=original.description,
-                model_id=original.model_id,
-            )
+        original = self.get_model_version(name, version)
+        return self.register_model_version(
+            new_name,
+            f"models:/{original.name}/{original.version}",
+            original.run_id,
+            original.tags,
+            original.description,
+            original.model_id,
+            run_link=original.run_link,
+        )
 
     def get_model_version(self, name: str, version: object) -> ModelVersion:
         with self.database.snapshot():

@@ -25,6 +25,7 @@ from mlcli.entities import (
     RunStatus,
     RunTag,
     ViewType,
+    all_pages,
 )
 from mlcli.errors import AlreadyExists, InvalidInput, InvalidState, NotFound
 from mlcli.store import http, spool
@@ -32,7 +33,6 @@ from mlcli.store.records import Pairs, pairs
 from mlcli.store.rest_models import RestModels
 from mlcli.store.tracking import Store
 
-API = "/api/2.0/mlflow/"
 ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
 MAX_METRICS, MAX_PARAMS, MAX_TAGS = 1000, 100, 100  # what one log-batch may hold, and 1000 in all
 _HISTORY_PAGE = 25_000
@@ -384,14 +384,6 @@ class RestStore(RestModels, Store):
 
     # -- requests
 
-    def _get(self, path: str, **query: object) -> Dict[str, Any]:
-        return self.server.json("GET", API + path, query=list(query.items()))
-
-    def _post(
-        self, path: str, body: Dict[str, Any], *, again: bool = True, headers: Optional[Dict[str, str]] = None
-    ) -> Dict[str, Any]:
-        return self.server.json("POST", API + path, body, again=again, headers=headers)
-
     def _change_run(self, path: str, body: Dict[str, Any]) -> None:
         self.absorb()
         self._post(path, body)
@@ -405,14 +397,8 @@ class RestStore(RestModels, Store):
 
     def all_experiments(self) -> List[str]:
         """The ids of all experiments, deleted ones too."""
-        ids: List[str] = []
-        token = None
-        while True:
-            page = self.search_experiments(view_type=ViewType.ALL, page_token=token)
-            ids += [item.experiment_id for item in page]
-            token = page.token
-            if token is None:
-                return ids
+        found = all_pages(lambda size, token: self.search_experiments("", (), ViewType.ALL, size, token), None, 1000)
+        return [item.experiment_id for item in found]
 
 
 def batches(
