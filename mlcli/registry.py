@@ -6,7 +6,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from mlcli import context
+from mlcli import context, filters
 from mlcli.artifacts import open_artifacts, parse_runs_uri
 from mlcli.entities import LoggedModel, LoggedModelStatus, ModelStage, ModelVersion, Page, RegisteredModel, all_pages
 from mlcli.errors import InvalidInput, NotFound
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _MODEL_FILE = "MLmodel"
 LOCK = "environment/requirements.txt"  # of a run: what was installed
 _CONTEXT = "mlflow.data.context"
+_PROMPT = "mlflow.prompt.is_prompt"
 _IN_A_RUN = re.compile(r"(.*/([0-9a-f]{32})/artifacts)(?:/(.*))?\Z", re.DOTALL)
 _PROJECT = {
     "source": "mlflow.source.name",
@@ -258,6 +259,12 @@ def _has(store: Store, run: Run, path: str) -> bool:
 # -- MLflow's names
 
 
+def without_prompts(filter_string: Optional[str]) -> str:
+    """The filter, and no prompts, which MLflow keeps among the models; one that speaks of prompts stays as it is."""
+    given = filter_string or ""
+    return given if _PROMPT in given else filters.both(given, f"tags.`{_PROMPT}` != 'true'")
+
+
 def register_model(
     model_uri: str,
     name: str,
@@ -278,9 +285,10 @@ def search_registered_models(
     order_by: Optional[Sequence[str]] = None,
 ) -> List[RegisteredModel]:
     """Find registered models; by default all, in the order of their names."""
+    wanted = without_prompts(filter_string)
     with open_store(create=False) as store:
         return all_pages(
-            lambda size, token: store.search_registered_models(filter_string, size, order_by, token), max_results, 1000
+            lambda size, token: store.search_registered_models(wanted, size, order_by, token), max_results, 1000
         )
 
 
@@ -447,7 +455,7 @@ class RegistryClient:
         page_token: Optional[str] = None,
     ) -> Page[RegisteredModel]:
         with self._open(create=False) as store:
-            return store.search_registered_models(filter_string, max_results, order_by, page_token)
+            return store.search_registered_models(without_prompts(filter_string), max_results, order_by, page_token)
 
     def set_registered_model_tag(self, name: str, key: str, value: Any) -> None:
         with self._open() as store:

@@ -247,6 +247,7 @@ def test_a_model_is_renamed_and_its_version_copied(cli: Cli, wine: list[str]) ->
     assert "did you mean `vino`" in cli("models", "show", "vin", code=3).err
     assert cli("models", "copy", "vino@champion", "prod").out == "models:/prod/1\n"
     assert json.loads(cli("models", "copy", "vino/1", "prod", "--json").out)["source"] == "models:/vino/1"
+    assert "models:/vino@x" in cli("models", "show", "vino/x", code=2).err
     assert "say which of them" in cli("models", "copy", "vino", "prod", code=2).err
 
 
@@ -280,6 +281,13 @@ def test_the_files_of_a_version_are_downloaded_by_any_of_its_names(cli: Cli, win
     assert "no version" in cli("models", "download", "models:/wine?tags.stage=nix", code=3).err
 
 
+def test_files_that_are_elsewhere_are_taken_on_trust_and_that_is_said(cli: Cli) -> None:
+    with open_store():
+        pass
+    assert "nobody looked" in cli("models", "register", "s3://bucket/model", "far").err
+    assert "s3://bucket/model" in cli("models", "download", "far/1", code=2).err
+
+
 def test_what_is_no_model_is_told_before_anything_is_made(cli: Cli, runs: list[str]) -> None:
     told = cli("models", "register", f"runs:/{runs[0]}/nix", "wine", code=3).err
     assert f"the run has runs:/{runs[0][:8]}/model" in told
@@ -297,3 +305,4 @@ def test_models_versions_and_aliases_are_offered(cli: Cli, wine: list[str]) -> N
     assert [word for word, _ in completion.models("wine/")] == ["wine/3", "wine/2", "wine/1"]
     assert completion.models("models:/wine@c") == [("models:/wine@champion", "version 2")]
     assert completion.models("nix/") == []
+    assert [word for word, _ in completion.models("wine")] == ["wine", "wine@champion", "wine/3", "wine/2", "wine/1"]

@@ -155,6 +155,8 @@ def test_models_and_versions_are_kept_under_mlflows_names(client: mlcli.Client) 
     first = client.search_registered_models(max_results=1, order_by=["name DESC"])
     rest = client.search_registered_models(max_results=1, order_by=["name DESC"], page_token=first.token)
     assert [model.name for model in (*first, *rest)] == ["rose", "lily"]
+    client.create_registered_model("greeting", {"mlflow.prompt.is_prompt": "true"})
+    assert [model.name for model in client.search_registered_models("name ILIKE 'G%' or name = 'lily'")] == ["lily"]
     assert {version.version for version in client.search_model_versions("name = 'rose'")} == {"1", "2"}
     client.delete_registered_model_alias("rose", "best")
     client.delete_registered_model_tag("rose", "k")

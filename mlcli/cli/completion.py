@@ -131,23 +131,29 @@ def model_names(incomplete: str) -> list[tuple[str, str]]:
 
 
 def models(incomplete: str) -> list[tuple[str, str]]:
-    """Names of models; behind ``wine/`` its versions, behind ``wine@`` its aliases."""
+    """Names of models; behind ``wine/`` its versions, behind ``wine@`` its aliases, behind ``wine`` both.
+
+    bash takes an @ for the end of a word, so what stands behind one there cannot be completed.
+    """
     from mlcli.filters import quoted
     from mlcli.store import open_store
 
     before = "models:/" if incomplete.startswith("models:/") else ""
     text = incomplete[len(before) :]
-    name, sign, _ = text.partition("@" if "@" in text else "/")
-    if not sign:
-        return [(before + known, about) for known, about in model_names(text)]
+    name = text.partition("@" if "@" in text else "/")[0]
+    names = model_names(text)
+    if name == text and name not in [known for known, _ in names]:
+        return [(before + known, about) for known, about in names]
     try:
         with open_store(create=False) as store:
             found = store.search_model_versions(f"name = {quoted(name)}", OFFERED, ["version_number DESC"])
     except (MlcliError, OSError):
         return []
-    offered = [(f"{name}/{version.version}", ", ".join(version.aliases)) for version in found]
-    if sign == "@":
-        offered = [(f"{name}@{alias}", f"version {each.version}") for each in found for alias in each.aliases]
+    offered = [
+        *names,
+        *((f"{name}@{alias}", f"version {version.version}") for version in found for alias in version.aliases),
+        *((f"{name}/{version.version}", ", ".join(version.aliases)) for version in found),
+    ]
     return [(before + word, about) for word, about in offered if word.startswith(text)]
 
 

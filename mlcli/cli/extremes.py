@@ -26,8 +26,7 @@ def find(
         metrics.val_loss, metrics.rmse ...      the least: the name says so (`comparison.better_is_less`)
         anything else                           the greatest
     """
-    terms = filters.parse_order([key])
-    term = terms[0] if terms else None
+    term = filters.parse_order([key])[0] if key.strip() else None
     if term is None or term.entity != "metric":
         raise InvalidInput(f"{key!r} is no metric", hint="such as --best metrics.f1, or --best 'metrics.cost ASC'")
     asked = key.rsplit(maxsplit=1)[-1].upper() in ("ASC", "DESC")

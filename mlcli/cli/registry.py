@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 SHOWN = 20  # versions that a terminal shows of a model
 COMPARED = 5
-_NO_PROMPTS = "tags.`mlflow.prompt.is_prompt` != 'true'"  # MLflow keeps prompts among the models
-_EXAMPLES = "such as wine, wine/3, wine@champion, or \"wine?tags.stage = 'ready'\""
 
 app = options.group("")  # a box for the commands: `models` takes them over
 alias_app = options.group("Name versions, or take names away.")
@@ -180,6 +178,8 @@ def register(
             store, uri, name.removeprefix("models:/"), tags=given, description=description or None, alias=alias
         )
     _tell_made(made, "Registered", as_json)
+    if not made.source.startswith(("runs:", "models:")):
+        render.note(f"its files are elsewhere, and nobody looked whether they are there: {render.plain(made.source)}")
 
 
 @app.command()
@@ -296,7 +296,7 @@ def _any(rows: Sequence[dict[str, Any]], key: str) -> bool:
 def _wanted(filter_string: str, grammar: filters.Grammar) -> str:
     """The filter, and no prompts. It is read alone first, so that an error shows what the user wrote."""
     filters.parse(filter_string, grammar)
-    return filters.both(filter_string, _NO_PROMPTS)
+    return registry.without_prompts(filter_string)
 
 
 def _tell_more(shown: int, more: bool) -> None:
@@ -764,7 +764,7 @@ def describe(
             store.update_model_version(found.name, found.version.version, said)
         else:
             store.update_registered_model(found.name, said)
-    render.success(f"{_about(found)}: description kept")
+    render.success(f"{_about(found)}: description {'kept' if said else 'removed'}")
 
 
 @app.command()

@@ -459,6 +459,12 @@ class Registry(LoggedModels):
             return reference
         if reference.startswith("@"):
             return self.get_model_version_by_alias(source.name, reference[1:]).version
+        if reference.lower() not in ("latest", *map(str.lower, ModelStage.ALL)):
+            self.get_registered_model(source.name)
+            raise InvalidInput(
+                f"registered model {source.name!r} has no version {reference!r}",
+                hint=f"a version is a number, latest or a stage; an alias follows an @: models:/{source.name}@{reference}",
+            )
         found = self.get_latest_versions(source.name, None if reference.lower() == "latest" else [reference])
         if not found:
             raise NotFound(f"registered model {source.name!r} has no version {reference!r}")
