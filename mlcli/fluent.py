@@ -305,10 +305,10 @@ def log_metric(
 ) -> Optional[RunOperations]:
     """Log one point of a metric; ``step`` is 0 unless given, ``timestamp`` (ms) now.
 
-    With ``model_id`` it tells of that logged model too, on the ``dataset`` if one is given. A metric of the run alone has
-    no dataset, in MLflow neither: without ``model_id`` it is not kept (`log_input` notes what a run read).
+    With ``model_id`` it tells of that logged model too, on the ``dataset`` if one is given. A ``dataset`` is noted as an
+    input of the run; a metric of the run alone has none, in MLflow neither.
     """
-    if model_id is not None:
+    if model_id is not None or dataset is not None:
         return log_metrics({key: value}, step, synchronous, run_id, timestamp, model_id, dataset)
     run: Optional[LiveRun] = _thread.run
     if run is None or run_id is not None:
@@ -330,11 +330,14 @@ def log_metrics(
 ) -> Optional[RunOperations]:
     """Log several metrics of one step: all of them or, if one is no number, none. ``model_id``: see `log_metric`."""
     run = run_to_log(run_id)
+    name, digest = "", ""
+    if dataset is not None:
+        on = content.dataset(dataset)
+        name, digest = on.name, on.digest
+        run.ensure_input(on)
     if model_id is None:
         run.log_metrics(metrics, step, timestamp)
     else:
-        on = None if dataset is None else content.dataset(dataset)
-        name, digest = (on.name, on.digest) if on else ("", "")
         log_to_model(run.root, run.run_id, model_id, metrics, step, timestamp, name, digest)
     return _done(synchronous)
 

@@ -837,8 +837,10 @@ def test_a_logged_model_belongs_to_the_active_run_and_takes_its_metrics() -> Non
         mlcli.log_metrics({"acc": 0.7, "f1": 0.6}, step=2, model_id=model.model_id)
         with pytest.raises(InvalidInput):
             mlcli.log_metrics({"f1": 0.7, "acc": "good"}, step=3, model_id=model.model_id)
+        mlcli.log_metric("plain", 1, dataset=dataset)
+    assert [item.dataset for item in mlcli.get_run(run.run_id).inputs.dataset_inputs] == [dataset]
     assert (model.source_run_id, model.status) == (run.run_id, "PENDING")
-    assert mlcli.get_run(run.run_id).data.metrics == {"acc": 0.7, "f1": 0.6}
+    assert mlcli.get_run(run.run_id).data.metrics == {"acc": 0.7, "f1": 0.6, "plain": 1.0}
     assert mlcli.finalize_logged_model(model.model_id, "READY").status == "READY"
     mlcli.log_model_params({"width": 3}, model.model_id)
     mlcli.set_logged_model_tags(model.model_id, {"b": "2"})

@@ -53,14 +53,15 @@ def compared(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 def results(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """The params, and the metrics with the best value of each."""
-    metrics = rows_of("metric", [run.data.metrics for run in runs])
+    metrics = rows("metric", [run.data.metrics for run in runs])
     return [
-        *rows_of("param", [run.data.params for run in runs]),
+        *rows("param", [run.data.params for run in runs]),
         *({**item, "best": best(item["key"], item["values"])} for item in metrics),
     ]
 
 
-def rows_of(kind: str, maps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def rows(kind: str, maps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row per key that any of the maps has."""
     return [row(kind, key, [one.get(key) for one in maps]) for key in sorted({key for one in maps for key in one})]
 
 
@@ -78,13 +79,13 @@ def differences(one: Run, other: Run) -> list[dict[str, Any]]:
     pair = (one, other)
     maps = [run.data.tags for run in pair]
     own = [{key: value for key, value in tags.items() if not key.startswith(("mlflow.", "mlcli."))} for tags in maps]
-    rows = [
+    found = [
         *compared(pair),
         *origins(pair),
-        *rows_of("package", [packages(artifact(run, LOCK)) for run in pair]),
-        *rows_of("tag", own),
+        *rows("package", [packages(artifact(run, LOCK)) for run in pair]),
+        *rows("tag", own),
     ]
-    return [item for item in rows if not item["same"] and (item["kind"], item["key"]) != ("run", "name")]
+    return [item for item in found if not item["same"] and (item["kind"], item["key"]) != ("run", "name")]
 
 
 def origins(runs: Sequence[Run]) -> list[dict[str, Any]]:

@@ -133,15 +133,6 @@ def _first_lines(run: Run, experiment: Experiment) -> list[tuple[str, object]]:
     commit = tags.get("mlflow.source.git.commit")
     if commit and tags.get("mlcli.git.dirty") == "true":
         commit += " and uncommitted changes (code/diff.patch)"
-    environment = " ".join(
-        part
-        for part in (
-            tags.get("mlcli.env.manager", ""),
-            f"Python {tags['mlcli.env.python']}" if "mlcli.env.python" in tags else "",
-            f"({tags['mlcli.env.key'][:SHORT_ID]})" if "mlcli.env.key" in tags else "",
-        )
-        if part
-    )
     ended = tags.get("mlcli.end_reason", "")
     for name, words in (("mlcli.signal", "signal"), ("mlcli.exit_code", "exit code")):
         value = tags.get(name, "0")
@@ -162,10 +153,16 @@ def _first_lines(run: Run, experiment: Experiment) -> list[tuple[str, object]]:
         ("repository", tags.get("mlflow.source.git.repoURL")),
         ("entry point", tags.get("mlflow.project.entryPoint")),
         ("command", tags.get("mlcli.command")),
-        ("environment", environment or None),
+        ("environment", environment(*(tags.get(f"mlcli.env.{part}") for part in ("manager", "python", "key"))) or None),
         ("child of", tags.get(PARENT)),
         ("folder", info.artifact_uri),
     ]
+
+
+def environment(manager: str | None, python: str | None, key: str | None) -> str:
+    """An environment in few words, as far as it is known."""
+    parts = (manager, f"Python {python}" if python else "", f"({key[:SHORT_ID]})" if key else "")
+    return " ".join(part for part in parts if part)
 
 
 def _resources(tags: Mapping[str, str]) -> str:

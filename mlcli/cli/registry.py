@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, List, NamedTuple, Optional
+from typing import TYPE_CHECKING, Annotated, Any, List, NamedTuple, Optional, TypeVar
 
 import typer
 
 from mlcli import filters, registry
 from mlcli.cli import completion, options, render
-from mlcli.cli.portrait import SHORT_ID, section
+from mlcli.cli.portrait import SHORT_ID, environment, section
 from mlcli.entities import ModelStage, Run, RunInfo, ViewType, all_pages
 from mlcli.errors import InvalidInput, NotFound
 from mlcli.store import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from mlcli.entities import ModelVersion, RegisteredModel
+    from mlcli.entities import ModelVersion, Page, RegisteredModel
     from mlcli.store import Store
+
+T = TypeVar("T")
 
 SHOWN = 20  # versions that a terminal shows of a model
 COMPARED = 5
@@ -231,11 +233,9 @@ def search(
         return
     wanted = _wanted(filter_string, filters.MODEL_VERSIONS)
     with open_store(create=False) as store:
-        found = all_pages(
-            lambda size, token: store.search_model_versions(wanted, size, order_by, token), max_results + 1, 1000
+        found, more = _first(
+            max_results, lambda size, token: store.search_model_versions(wanted, size, order_by, token)
         )
-    more = len(found) > max_results
-    found = found[:max_results]
     render.records(
         [_version_row(version) for version in found],
         _version_columns(found, named=True),
@@ -249,11 +249,9 @@ def search(
 def _list(filter_string: str, order_by: Sequence[str] | None, max_results: int, as_json: bool) -> None:
     wanted = _wanted(filter_string, filters.REGISTERED_MODELS)
     with open_store(create=False) as store:
-        found = all_pages(
-            lambda size, token: store.search_registered_models(wanted, size, order_by, token), max_results + 1, 1000
+        found, more = _first(
+            max_results, lambda size, token: store.search_registered_models(wanted, size, order_by, token)
         )
-    more = len(found) > max_results
-    found = found[:max_results]
     rows = [
         {
             "name": model.name,
@@ -297,6 +295,12 @@ def _wanted(filter_string: str, grammar: filters.Grammar) -> str:
     """The filter, and no prompts. It is read alone first, so that an error shows what the user wrote."""
     filters.parse(filter_string, grammar)
     return registry.without_prompts(filter_string)
+
+
+def _first(limit: int, search: Callable[[int, str | None], Page[T]]) -> tuple[list[T], bool]:
+    """The first results of a search, and whether there are more."""
+    found = all_pages(search, limit + 1, 1000)
+    return found[:limit], len(found) > limit
 
 
 def _tell_more(shown: int, more: bool) -> None:
@@ -494,15 +498,6 @@ def _first_lines(
     commit = project.get("commit")
     if commit and project.get("uncommitted_changes") == "true":
         commit += " and uncommitted changes"
-    environment = " ".join(
-        part
-        for part in (
-            env.get("manager", ""),
-            f"Python {env['python']}" if "python" in env else "",
-            f"({env['key'][:SHORT_ID]})" if "key" in env else "",
-        )
-        if part
-    )
     of_run = None
     if run is not None:
         of_run = f"{run.info.run_id[:SHORT_ID]}  {run.info.run_name}  {render.status(run.info.status)}"
@@ -520,7 +515,7 @@ def _first_lines(
         ("commit", commit),
         ("branch", project.get("branch")),
         ("repository", project.get("repository")),
-        ("environment", environment or None),
+        ("environment", environment(env.get("manager"), env.get("python"), env.get("key")) or None),
         ("packages", env.get("lock")),
         ("made of", version.source),
         ("files", place if place != version.source else None),
@@ -591,7 +586,7 @@ def compare(
 
 
 def _compared(store: Store, versions: Sequence[ModelVersion]) -> list[dict[str, Any]]:
-    from mlcli.cli.comparison import LOCK, artifact, origins, packages, results, row, rows_of
+    from mlcli.cli.comparison import LOCK, artifact, origins, packages, results, row, rows
 
     none = Run(RunInfo("", "", "", "", "", 0, None, ""))
     found = [registry.run_of(store, version) for version in versions]
@@ -603,7 +598,7 @@ def _compared(store: Store, versions: Sequence[ModelVersion]) -> list[dict[str, 
             (run or none)._replace(data=data._replace(params=came.get("params", {}), metrics=came.get("metrics", {})))
         )
     locks = [artifact(run, LOCK) if run.info.run_id else "" for run in runs]
-    rows = [
+    compared = [
         row("version", "aliases", [", ".join(version.aliases) or None for version in versions]),
         row(
             "version",
@@ -616,7 +611,7 @@ def _compared(store: Store, versions: Sequence[ModelVersion]) -> list[dict[str, 
             [run.info.run_name or version.run_id or None for version, run in zip(versions, runs, strict=True)],
         ),
         *results(runs),
-        *rows_of(
+        *rows(
             "data",
             [
                 {
@@ -628,12 +623,12 @@ def _compared(store: Store, versions: Sequence[ModelVersion]) -> list[dict[str, 
             ],
         ),
         *(origins(runs) if all(run.info.run_id for run in runs) else []),
-        *rows_of(
+        *rows(
             "package", [packages(lock or _requirements(version)) for lock, version in zip(locks, versions, strict=True)]
         ),
-        *rows_of("tag", [version.tags for version in versions]),
+        *rows("tag", [version.tags for version in versions]),
     ]
-    return [item for item in rows if any(value is not None for value in item["values"])]
+    return [item for item in compared if any(value is not None for value in item["values"])]
 
 
 def _requirements(version: ModelVersion) -> str:
