@@ -73,9 +73,10 @@ def meant(store: Store, word: str) -> Meant:
         try:
             return Meant(None, store.resolve_model_version(uri))
         except NotFound:
-            name = text.partition("?")[0].partition("/")[0].rpartition("@")
-            if _model(store, name[0] or name[2]) is None:
-                raise no_model(store, name[0] or name[2]) from None
+            name, slash, _ = text.partition("?")[0].partition("/")
+            name = name if slash else name.rpartition("@")[0] or name
+            if _model(store, name) is None:
+                raise no_model(store, name) from None
             raise
     found = _model(store, text)
     if found is None:
@@ -117,7 +118,7 @@ def _words(version: ModelVersion) -> str:
 
 def _tell_made(version: ModelVersion, how: str, as_json: bool) -> None:
     """Say what was made; in a pipe stdout is the version's URI alone."""
-    named = f", {_and(version.aliases)}" if version.aliases else ""
+    named = f", {_at(version.aliases)}" if version.aliases else ""
     sentence = f"{how} {_words(version)}{named}"
     if as_json:
         render.emit_json(registry.version_dictionary(version))
@@ -129,7 +130,8 @@ def _tell_made(version: ModelVersion, how: str, as_json: bool) -> None:
         render.note(sentence)
 
 
-def _and(words: Sequence[str]) -> str:
+def _at(words: Sequence[str]) -> str:
+    """Aliases as they stand in a URI."""
     return ", ".join(f"@{word}" for word in words)
 
 
@@ -175,7 +177,8 @@ def register(
                 hint="`mlcli runs search --best metrics.f1` prints one run",
             )
     given = _pairs(tags, "mlcli models register URI NAME --tag stage=ready")
-    with open_store(create=False) as store:
+    elsewhere = ":" in uri and not uri.startswith(("runs:", "models:"))
+    with open_store(create=elsewhere) as store:  # what is here is in a store that is here
         made = registry.register(
             store, uri, name.removeprefix("models:/"), tags=given, description=description or None, alias=alias
         )
@@ -470,7 +473,7 @@ def _show_version(store: Store, version: ModelVersion, as_json: bool) -> None:
         )
         return
     title = f"{render.plain(version.name)} version {version.version}"
-    named = render.styled(f"  {_and(version.aliases)}", "cyan") if version.aliases else ""
+    named = render.styled(f"  {_at(version.aliases)}", "cyan") if version.aliases else ""
     render.emit(render.styled(title, "bold") + named)
     if version.description:
         render.emit(render.plain_lines(version.description))
@@ -813,7 +816,7 @@ def delete(
         found = meant(store, model)
         if found.version is not None:
             version = found.version
-            named = f", which {_and(version.aliases)} names" if version.aliases else ""
+            named = f", which {_at(version.aliases)} names" if version.aliases else ""
             _ask(f"delete {_words(version)}{named}", yes)
             store.delete_model_version(version.name, version.version)
         else:
