@@ -102,6 +102,8 @@ def artifact(run: Run, name: str) -> str:
     """The text of an artifact, empty where there is none."""
     from mlcli.artifacts import open_artifacts
 
+    if not run.info.artifact_uri:
+        return ""
     try:
         with open(open_artifacts(run.info.artifact_uri).path(name), encoding="utf-8", errors="replace") as file:
             return file.read()

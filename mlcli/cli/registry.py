@@ -600,7 +600,7 @@ def _compared(store: Store, versions: Sequence[ModelVersion]) -> list[dict[str, 
         runs.append(
             (run or none)._replace(data=data._replace(params=came.get("params", {}), metrics=came.get("metrics", {})))
         )
-    locks = [artifact(run, LOCK) if run.info.run_id else "" for run in runs]
+    locks = [artifact(run, LOCK) for run in runs]
     compared = [
         row("version", "aliases", [", ".join(version.aliases) or None for version in versions]),
         row(
@@ -614,24 +614,24 @@ def _compared(store: Store, versions: Sequence[ModelVersion]) -> list[dict[str, 
             [run.info.run_name or version.run_id or None for version, run in zip(versions, runs, strict=True)],
         ),
         *results(runs),
-        *rows(
-            "data",
-            [
-                {
-                    item.tags.get("mlflow.data.context")
-                    or item.dataset.name: f"{item.dataset.name} {item.dataset.digest}"
-                    for item in run.inputs.dataset_inputs
-                }
-                for run in runs
-            ],
-        ),
-        *(origins(runs) if all(run.info.run_id for run in runs) else []),
+        *rows("data", [_data(run) for run in runs]),
+        *origins(runs),
         *rows(
             "package", [packages(lock or _requirements(version)) for lock, version in zip(locks, versions, strict=True)]
         ),
         *rows("tag", [version.tags for version in versions]),
     ]
     return [item for item in compared if any(value is not None for value in item["values"])]
+
+
+def _data(run: Run) -> dict[str, str]:
+    """The datasets that a run read, by what it read them for."""
+    found: dict[str, str] = {}
+    for item in run.inputs.dataset_inputs:
+        use = item.tags.get("mlflow.data.context") or "data"
+        this = f"{item.dataset.name} {item.dataset.digest}"
+        found[use] = f"{found[use]}, {this}" if use in found else this
+    return found
 
 
 def _requirements(version: ModelVersion) -> str:
