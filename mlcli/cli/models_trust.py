@@ -193,7 +193,7 @@ def list_notes(
                 least=SHORT_DIGEST,
             ),
             render.Column("about", least=12, keep_end=True),
-            render.Column("time", show=render.ago, optional=1),
+            render.Column("time", show=render.ago, optional=1, pipe=render.iso_time),
         ],
         as_json=as_json,
         empty="you have added nothing; what you log yourself loads without that (--all lists it)",

@@ -103,15 +103,16 @@ def _made(content: Mapping[str, Any], own: Mapping[str, Any]) -> Dict[str, Any]:
 
 
 def _read_signature(given: Mapping[str, Any]) -> Dict[str, Any]:
+    return {name: _json(given.get(name)) for name in ("inputs", "outputs", "params")}
+
+
+def _json(text: Any) -> Any:
     import json
 
-    result: Dict[str, Any] = {}
-    for name in ("inputs", "outputs", "params"):
-        try:
-            result[name] = json.loads(given[name]) if given.get(name) else None
-        except (TypeError, ValueError):
-            result[name] = None
-    return result
+    try:
+        return json.loads(text) if text else None
+    except (TypeError, ValueError):
+        return None
 
 
 def _requirements(folder: str) -> List[str]:

@@ -26,10 +26,10 @@ class Found(NamedTuple):
     def flavor(self, name: str) -> Dict[str, Any]:
         return mlmodel.flavor(self.content, name, self.folder)
 
-    def path(self, name: Any, *, folder: bool = False) -> str:
-        """A file (or folder) of the model, which must be there and inside of it."""
+    def path(self, name: Any, *, file: bool = True) -> str:
+        """A file of the model (or, without ``file``, a folder too), which must be there and inside of it."""
         path = LocalArtifacts(self.folder).path(str(name or ""))
-        if not (os.path.isdir(path) if folder else os.path.isfile(path)):
+        if not name or not (os.path.isfile(path) if file else os.path.exists(path)):
             raise ModelError(f"{self.uri} is incomplete: its file {name!r} is missing")
         return path
 

@@ -136,7 +136,9 @@ def log(
     run = fluent.run_to_log(run_id)
     origin = {"artifact_path": artifact, "run_id": run.run_id}
     with run.artifacts.writing(artifact) as folder:
-        content = _write(folder, writer, given, origin, {**_circumstances(run), **_filled(about)})
+        content = _write(
+            folder, writer, given, origin, {**_circumstances(run), **_filled({**about, "step": step or None})}
+        )
         digest = mlmodel.tree_digest(folder)
     uri = f"runs:/{run.run_id}/{artifact}"
     trust.note_logged(digest, uri)
