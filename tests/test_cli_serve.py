@@ -48,7 +48,7 @@ def test_an_alias_is_served_and_followed_and_sigterm_ends_it(tmp_path):
     with open_store() as store:
         store.create_registered_model("double")
         store.set_registered_model_alias("double", "champion", register(store, tmp_path, 2))
-        with serve("-m", "models:/double@champion") as (process, client, line):
+        with serve("-m", "double@champion") as (process, client, line):
             assert line.startswith("double, version 1, is ready")
             assert client.send("POST", "/invocations", ASK).body == b'{"predictions": [4.0]}'
             store.set_registered_model_alias("double", "champion", register(store, tmp_path, 3))

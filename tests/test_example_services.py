@@ -23,7 +23,18 @@ def service(name: str, *words: str):
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
-    command = [sys.executable, "-m", "mlcli", "run", str(EXAMPLES / name), "--env-manager", "uv", "-P", f"port={port}", *words]
+    command = [
+        sys.executable,
+        "-m",
+        "mlcli",
+        "run",
+        str(EXAMPLES / name),
+        "--env-manager",
+        "uv",
+        "-P",
+        f"port={port}",
+        *words,
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         client = Client(port, Content_Type="application/json")
@@ -49,7 +60,9 @@ def test_an_application_serves_a_model_of_the_registry(mlcli):
     mlcli("run", EXAMPLES / "wine", "--env-manager", "uv", "-P", "epochs=5", timeout=600)
     mlcli("models", "register", "runs:/latest/model", "wine")
     mlcli("models", "alias", "set", "wine", "champion", "1")
-    example = json.loads(mlcli("models", "download", "wine/1", "-d", ".").stdout and Path("wine/input_example.json").read_text())
+    example = json.loads(
+        mlcli("models", "download", "wine/1", "-d", ".").stdout and Path("wine/input_example.json").read_text()
+    )
     rows = [dict(zip(example["columns"], row, strict=True)) for row in example["data"]]
     with service("fastapi_app") as client:
         answer = client.send("POST", "/guess", json.dumps({"wines": rows}))
@@ -66,7 +79,11 @@ def test_a_request_starts_a_training_and_another_tells_how_far_it_is():
         begun = client.send("POST", "/train", '{"epochs": 12}')
         assert begun.status == 202, begun
         end = time.monotonic() + 300
-        while (told := client.send("GET", begun.json["progress"]).json)["status"] not in ("FINISHED", "FAILED", "KILLED"):
+        while (told := client.send("GET", begun.json["progress"]).json)["status"] not in (
+            "FINISHED",
+            "FAILED",
+            "KILLED",
+        ):
             assert time.monotonic() < end
             time.sleep(0.2)
         assert (told["status"], told["why"], told["step"]) == ("FINISHED", "", 11)

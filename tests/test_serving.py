@@ -451,6 +451,13 @@ def test_a_model_that_is_not_there_is_not_found(tmp_path):
         find(str(tmp_path / "nothing"))
 
 
+@pytest.mark.parametrize("uri", ["./doubler", "folder/1", "a/b/c", "models/doubler"])
+def test_a_path_is_a_path(uri, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    naughty(tmp_path / uri)
+    assert find(uri).folder == str(tmp_path / uri.removeprefix("./"))
+
+
 def test_too_many_waiting_requests_are_refused(doubler, monkeypatch):
     monkeypatch.setattr("mlcli.serving.pool.MAX_WAITING", 3)
     with gateway(launch(doubler)) as running, ThreadPoolExecutor(8) as threads:

@@ -38,7 +38,7 @@ Model = Annotated[
         "-m",
         "--model-uri",
         metavar="URI",
-        help="models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN/PATH or a folder.",
+        help="NAME@ALIAS, NAME/VERSION, runs:/RUN/PATH or a folder.",
     ),
 ]
 Manager = Annotated[
@@ -165,7 +165,7 @@ def serve(
 
         return version_of(served.uri)
 
-    follow = Follow(current, lambda: _launch(find(model_uri), manager, workers=workers, **settings))
+    follow = Follow(current, lambda: _launch(find(served.uri), manager, workers=workers, **settings))
     run(
         launch,
         sock,
