@@ -294,6 +294,6 @@ def answers(model: Any, inputs: Any) -> Any:
             if hasattr(model, method):
                 try:
                     return getattr(model, method)() if method == "get_params" else getattr(model, method)(inputs)
-                except ValueError:
+                except (AttributeError, TypeError, ValueError):
                     continue
     return None

@@ -5,9 +5,12 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 _ROOT = Path(os.path.expanduser("~")) / ".cache" / "mlcli-tests"
 _COMMON = ["matplotlib", "pillow"]
@@ -36,10 +39,21 @@ def python_with(version: str, python: str = "3.11") -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the workers of one test run build it once
         if not done.exists():
             uv = [sys.executable, "-m", "uv"]
-            _call([*uv, "venv", "--quiet", "--clear", "--python", python, str(folder)])
+            _call([*uv, "venv", "--quiet", "--clear", "--python", _interpreter(python), str(folder)])
             _call([*uv, "pip", "install", "--quiet", "--python", str(folder / "bin" / "python"), *wanted])
             done.touch()
     return folder / "bin" / "python"
+
+
+def _interpreter(version: str) -> str:
+    """A Python of that version that is on this machine: uv would download one, which not every network allows."""
+    if version == f"{sys.version_info[0]}.{sys.version_info[1]}":
+        return sys.executable
+    kept = sorted((_ROOT.parent.parent / ".pyenv" / "versions").glob(f"{version}.*/bin/python3"))
+    found = str(kept[-1]) if kept else shutil.which(f"python{version}")
+    if found is None:
+        pytest.skip(f"there is no Python {version} here")
+    return found
 
 
 def _call(command: list[str]) -> None:
