@@ -173,13 +173,12 @@ def _axes() -> Tuple[Any, Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.0, 4.0), dpi=_PLOT_DPI)
+    figure = Figure(figsize=(6.0, 4.5), dpi=_PLOT_DPI)
     FigureCanvasAgg(figure)
     return figure, figure.add_subplot(1, 1, 1)
 
 
 def _save(session: Session, figure: Any, name: str) -> None:
-    figure.tight_layout()
     with session.run.artifacts.writing(f"{PREFIX}{name}.png", ".png") as path:
         figure.savefig(path, dpi=_PLOT_DPI)
 
@@ -198,6 +197,7 @@ def _draw_confusion(session: Session, answers: Answers, y: Any) -> None:
     for text in [*axes.get_xticklabels(), *axes.get_yticklabels(), *(display.text_.ravel() if len(shares) <= 30 else ())]:
         text.set_fontsize(size)
     axes.set_title("Normalized confusion matrix")
+    figure.tight_layout()  # labels may be long
     _save(session, figure, "confusion_matrix")
 
 
