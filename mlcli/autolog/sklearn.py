@@ -155,12 +155,13 @@ def _before(
     few = session.attempt("the input example", inputs.rows, given.X) if session.settings.log_models else None
 
     def after(_: Any) -> None:
-        session.attempt("the model", log_model, session, estimator, "model", few)
         answers = scores.Answers(estimator, given)
         found = session.attempt("the training scores", scores.training_scores, session, answers) or {}
         session.attempt("the training scores", session.run.log_metrics, found)
         if given.y is None and not found:
             session.library.say(f"no training scores of {session.label}: it was fitted without y")
+        # After the scores, which a model keeps with it.
+        session.attempt("the model", log_model, session, estimator, "model", few, params)
         session.attempt("the plots", scores.log_plots, session, answers)
         session.attempt("the picture", scores.log_html, session, estimator)
         if is_search:
@@ -180,7 +181,7 @@ def _changes_its_data(params: Mapping[str, Any]) -> bool:
     return any([value is False and name.rpartition("__")[2] in _COPIES for name, value in params.items()])
 
 
-def log_model(session: Session, estimator: Any, name: str, few: Any) -> None:
+def log_model(session: Session, estimator: Any, name: str, few: Any, params: Mapping[str, Any]) -> None:
     """Log a fitted estimator with the signature that a few rows and their answers show."""
     from mlcli.models import infer_signature
     from mlcli.models.sklearn import log_model as log
@@ -199,6 +200,7 @@ def log_model(session: Session, estimator: Any, name: str, few: Any) -> None:
         input_example=example if settings.log_input_examples and not inputs.is_sparse(example) else None,
         serialization_format=settings.serialization_format,
         registered_model_name=settings.registered_model_name if name == "model" else None,
+        params=params,
     )
 
 
@@ -220,7 +222,8 @@ def _is_search(estimator: Any) -> bool:
 
 def _log_search(session: Session, search: Any, few: Any, dataset: Any) -> None:
     if hasattr(search, "best_estimator_"):
-        session.attempt("the best estimator", log_model, session, search.best_estimator_, "best_estimator", few)
+        best = search.best_estimator_
+        session.attempt("the best estimator", log_model, session, best, "best_estimator", few, best.get_params())
     if hasattr(search, "best_score_"):
         session.attempt("the best score", session.run.log_metrics, {"best_cv_score": search.best_score_})
     if hasattr(search, "best_params_"):
