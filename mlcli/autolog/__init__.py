@@ -13,6 +13,7 @@ This package can be called, because MLflow's name for both the function and the 
 from __future__ import annotations
 
 import sys
+from inspect import signature
 from importlib import import_module
 from types import ModuleType
 from typing import Any, Mapping, Optional, Sequence
@@ -66,7 +67,12 @@ def autolog(
 
 class _Callable(ModuleType):
     def __call__(self, *args: Any, **kwargs: Any) -> None:
-        autolog(*args, **kwargs)
+        _everywhere(*args, **kwargs)
 
 
-sys.modules[__name__].__class__ = _Callable
+_everywhere = autolog
+_this = sys.modules[__name__]
+_this.__class__ = _Callable
+_this.__signature__ = signature(autolog)  # type: ignore[attr-defined]
+# Whichever comes first, `mlcli.autolog(...)` or an import of a module in here: the name means this package and can be called.
+globals()["autolog"] = _this

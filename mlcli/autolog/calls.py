@@ -70,7 +70,7 @@ class Trained:
                 self.run.log_dict(dict(sorted(self.calls.items())), "metric_info.json")
 
 
-class _Known:
+class Known:
     """Objects and what is known of them, by identity, as long as they live."""
 
     def __init__(self) -> None:
@@ -89,8 +89,8 @@ class _Known:
         return found[1] if found is not None and found[0]() is thing else None
 
 
-_trained = _Known()
-_answers = _Known()
+_trained = Known()
+_answers = Known()
 
 
 def remember(session: Session, estimator: Any) -> None:

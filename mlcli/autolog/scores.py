@@ -16,7 +16,7 @@ from mlcli.autolog.session import Session
 
 PREFIX = "training_"
 _PLOT_DPI = 120
-_drawing = Lock()  # matplotlib is for one thread
+drawing = Lock()  # matplotlib is for one thread
 
 
 class Answers:
@@ -152,7 +152,7 @@ def log_plots(session: Session, answers: Answers) -> None:
     import numpy
 
     y = numpy.ravel(y)
-    with _drawing:
+    with drawing:
         session.attempt("the confusion matrix", _draw_confusion, session, answers, y)
         if len(numpy.unique(y)) == 2:
             session.attempt("the ROC curve", _draw_curve, session, answers, y, "Roc", "roc_curve", "ROC curve")
@@ -168,12 +168,12 @@ def log_plots(session: Session, answers: Answers) -> None:
             )
 
 
-def _axes() -> Tuple[Any, Any]:
+def new_figure(width: float = 6.0, height: float = 4.5) -> Tuple[Any, Any]:
     """A figure that pyplot, whose figures are the user's, does not know."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.0, 4.5), dpi=_PLOT_DPI)
+    figure = Figure(figsize=(width, height), dpi=_PLOT_DPI)
     FigureCanvasAgg(figure)
     return figure, figure.add_subplot(1, 1, 1)
 
@@ -190,7 +190,7 @@ def _draw_confusion(session: Session, answers: Answers, y: Any) -> None:
     shares = confusion_matrix(
         y, answers.get("predict"), sample_weight=answers.given.sample_weight, labels=labels, normalize="true"
     )
-    figure, axes = _axes()
+    figure, axes = new_figure()
     display = ConfusionMatrixDisplay(shares, display_labels=labels)
     display.plot(ax=axes, cmap="Blues", values_format=".2f" if len(shares) > 2 else None, include_values=len(shares) <= 30)
     size = min(10.0, 60.0 / len(shares))
@@ -211,7 +211,7 @@ def _draw_curve(session: Session, answers: Answers, y: Any, kind: str, name: str
         scores = answers.get("decision_function")
     else:
         return
-    figure, axes = _axes()
+    figure, axes = new_figure()
     getattr(metrics, f"{kind}CurveDisplay" if kind == "Roc" else f"{kind}Display").from_predictions(
         y,
         scores,
