@@ -19,8 +19,8 @@ if TYPE_CHECKING:  # for editors and type checkers; a test holds this list and t
     from mlcli import lightgbm as lightgbm
     from mlcli import models as models
     from mlcli import projects as projects
-    from mlcli import pytorch as pytorch
     from mlcli import pyfunc as pyfunc
+    from mlcli import pytorch as pytorch
     from mlcli import sklearn as sklearn
     from mlcli import tracking as tracking
     from mlcli import xgboost as xgboost

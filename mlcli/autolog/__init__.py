@@ -13,8 +13,8 @@ This package can be called, because MLflow's name for both the function and the 
 from __future__ import annotations
 
 import sys
-from inspect import signature
 from importlib import import_module
+from inspect import signature
 from types import ModuleType
 from typing import Any, Mapping, Optional, Sequence
 

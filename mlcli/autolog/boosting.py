@@ -9,10 +9,12 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+from importlib import import_module
 from types import ModuleType
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from mlcli.autolog import calls, inputs
+from mlcli.autolog.scores import can_plot, drawing, new_figure
 from mlcli.autolog.session import Library, Session, current, is_outermost, train
 from mlcli.autolog.sklearn import watch_class
 
@@ -22,12 +24,14 @@ class Booster(NamedTuple):
 
     library: Library
     unlogged: Tuple[str, ...]  # arguments of `train` that are no params
-    callback: Callable[[Callable[[int, Dict[str, float]], None]], Any]  # the library's callback that reports each iteration
+    callback: Callable[
+        [Callable[[int, Dict[str, float]], None]], Any
+    ]  # the library's callback that reports each iteration
     stopped: Callable[[Any, List[Dict[str, float]]], Optional[Dict[str, int]]]  # how early stopping ended, if it was on
     importances: Callable[[Any, Session], Mapping[str, Tuple[List[str], Any]]]  # by kind: features and their importance
     datasets: Callable[[Mapping[str, Any]], List[Tuple[Any, Any, str, Optional[str]]]]  # data, answers, context, name
     predict: Callable[[Any, Any], Any]  # what a trained model says about a few rows
-    log_model: Callable[..., Any]
+    model_options: Callable[[], Dict[str, Any]]
 
 
 def watch_train(booster: Booster, module: ModuleType, *, is_estimators: bool) -> None:
@@ -52,8 +56,8 @@ def watch_data(booster: Booster, data: type) -> None:
     def made(original: Callable[..., None], self: Any, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
         if is_outermost():
-            rows = args[0] if args else kwargs.get("data")
-            if hasattr(rows, "shape") and len(rows.shape) == 2:
+            rows: Any = args[0] if args else kwargs.get("data")
+            if len(getattr(rows, "shape", ())) == 2:
                 booster.library.attempt("an input example is", _keep, self, rows)
 
     booster.library.patches.wrap(data, "__init__", made)
@@ -194,12 +198,14 @@ def _log_model(booster: Booster, session: Session, model: Any, few: Any, predict
     signature = None
     if settings.log_model_signatures and example is not None:
         signature = session.attempt("the signature", lambda: infer_signature(example, predict(example)))
-    booster.log_model(
+    # The flavor imports its library; this module is about none of them.
+    import_module(f"mlcli.models.{booster.library.name}").log_model(
         model,
         name="model",
         signature=signature,
         input_example=example if settings.log_input_examples and not inputs.is_sparse(example) else None,
         registered_model_name=settings.registered_model_name,
+        **booster.model_options(),
     )
 
 
@@ -208,14 +214,8 @@ def _log_model(booster: Booster, session: Session, model: Any, few: Any, predict
 
 def _plot(session: Session, name: str, kind: str, numbers: Mapping[str, Any]) -> None:
     """Bars, the longest at the top; where there is an importance for each class, a bar for each."""
-    if not numbers:
+    if not numbers or not can_plot(session):
         return
-    try:
-        import matplotlib  # noqa: F401 - whether it is there
-    except ImportError:
-        session.library.say("no plots are logged: matplotlib is not installed (pip install matplotlib)")
-        return
-    from mlcli.autolog.scores import drawing, new_figure
 
     def weight(item: Tuple[str, Any]) -> float:
         return sum(map(abs, item[1])) if isinstance(item[1], list) else float(item[1])

@@ -15,7 +15,6 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-import sys
 import weakref
 from threading import RLock
 from types import FrameType
@@ -31,7 +30,17 @@ _MOST_DATASETS = 20  # of one estimator: a program that predicts in a loop must 
 _MOST_NAMED = 1000
 _UNKNOWN = "unknown_dataset"
 # Functions of sklearn.metrics that give no score.
-_NO_SCORES = ("curve", "report", "matrix", "scorer", "scoring", "pairwise", "distances", "kernels", "silhouette_samples")
+_NO_SCORES = (
+    "curve",
+    "report",
+    "matrix",
+    "scorer",
+    "scoring",
+    "pairwise",
+    "distances",
+    "kernels",
+    "silhouette_samples",
+)
 
 _lock = RLock()
 
@@ -132,9 +141,7 @@ def predict(library: Library, original: Callable[..., Any], estimator: Any, *arg
         return original(estimator, *args, **kwargs)
     with quiet():
         answer = original(estimator, *args, **kwargs)
-        library.attempt(
-            "predictions are", _note_answer, trained, original, args, kwargs, answer, _caller(sys._getframe(1))
-        )
+        library.attempt("predictions are", _note_answer, trained, original, args, kwargs, answer, _caller())
     return answer
 
 
@@ -153,7 +160,7 @@ def score(library: Library, original: Callable[..., Any], estimator: Any, *args:
             args,
             kwargs,
             value,
-            _caller(sys._getframe(1)),
+            _caller(),
         )
     return value
 
@@ -227,7 +234,7 @@ class MetricFunction:
                 args,
                 kwargs,
                 value,
-                _caller(sys._getframe(1)),
+                _caller(),
             )
         return value
 
@@ -279,8 +286,9 @@ def _is_number(value: Any) -> bool:
 # -- names
 
 
-def _caller(frame: Optional[FrameType]) -> Optional[FrameType]:
+def _caller() -> Optional[FrameType]:
     """The frame of the program, below those of ours."""
+    frame = inspect.currentframe()
     while frame is not None and frame.f_globals.get("__name__", "").startswith("mlcli.autolog"):
         frame = frame.f_back
     return frame
@@ -313,9 +321,7 @@ def _call_text(
     skip: int = 0,
 ) -> str:
     names = list(inspect.signature(function).parameters)[skip:]
-    return ", ".join(
-        f"{name}={_argument_text(value, frame)}" for name, value in [*zip(names, args), *kwargs.items()]
-    )
+    return ", ".join(f"{name}={_argument_text(value, frame)}" for name, value in [*zip(names, args), *kwargs.items()])
 
 
 def _argument_text(value: Any, frame: Optional[FrameType]) -> str:

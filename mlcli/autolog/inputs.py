@@ -68,7 +68,9 @@ def describe(X: Any, y: Any = None, name: Optional[str] = None) -> Optional[data
         parts = (compact.data, compact.indices, compact.indptr)
         digest = data.digest_of(parts if y is None else (*parts, _plain(numpy, y)))
         return data.from_numpy(compact, name=name, digest=digest)
-    if isinstance(X, (list, tuple)):
+    if (
+        isinstance(X, (list, tuple)) and X and not isinstance(X[0], str)
+    ):  # texts as an array are all as long as the longest
         X = numpy.asarray(X)
     if not isinstance(X, numpy.ndarray) or X.dtype.kind == "O":
         return None

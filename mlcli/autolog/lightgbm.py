@@ -89,12 +89,6 @@ def _predict(model: Any, rows: Any) -> Any:
     return model.predict(rows)
 
 
-def _log_model(model: Any, **options: Any) -> Any:
-    from mlcli.models.lightgbm import log_model
-
-    return log_model(model, **options)
-
-
 LIBRARY = Library("lightgbm", ("lightgbm",), _patch, (3, 0))
 BOOSTER = boosting.Booster(
     LIBRARY,
@@ -115,5 +109,5 @@ BOOSTER = boosting.Booster(
     _importances,
     _datasets,
     _predict,
-    _log_model,
+    dict,
 )

@@ -7,11 +7,11 @@ that is said once, when such a loop takes its first step.
 from __future__ import annotations
 
 import functools
-import os
+from importlib import import_module
 from types import ModuleType
-from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Mapping, Optional, Set, Tuple, Union
 
-from mlcli.autolog import inputs
+from mlcli.autolog import calls
 from mlcli.autolog.session import Library, Session, Settings, is_outermost, train
 from mlcli.errors import InvalidInput
 from mlcli.live import LiveRun
@@ -86,6 +86,7 @@ _hook: Any = None  # of torch, until the first step of an optimizer
 def _patch(library: Library, module: ModuleType) -> None:
     if module.__name__ in _TRAINERS:
         library.patches.wrap(module.Trainer, "fit", functools.partial(_fit, library))
+        library.patches.wrap(module.Trainer, "test", functools.partial(_test, library))
     elif module.__name__ == _OPTIMIZERS:
         _watch_bare_loops(library, module)
 
@@ -108,7 +109,7 @@ def _watch_bare_loops(library: Library, module: ModuleType) -> None:
 
 
 def _stop_watching() -> None:
-    global _hook  # noqa: PLW0603 - see above
+    global _hook
     hook, _hook = _hook, None
     if hook is not None:
         hook.remove()
@@ -137,6 +138,7 @@ def _fit(library: Library, original: Callable[..., Any], trainer: Any, *args: An
                 session.attempt("how it stopped", session.run.log_metrics, _stop_metrics(stopping))
             session.attempt("the model's summary", _log_summary, session, trainer, model)
             session.attempt("the model", _log_model, session, model, watch.mlcli_example)
+            _trained.add(trainer, session.run)
             if stopping is not None and session.settings.log_models:
                 session.attempt("the best checkpoint", _log_best_checkpoint, session, trainer)
 
@@ -149,6 +151,23 @@ def _fit(library: Library, original: Callable[..., Any], trainer: Any, *args: An
             trainer.callbacks = [item for item in trainer.callbacks if not hasattr(item, "mlcli_example")]
 
 
+_trained = calls.Known()
+
+
+def _test(library: Library, original: Callable[..., Any], trainer: Any, *args: Any, **kwargs: Any) -> Any:
+    """What a trainer's test says after its training belongs to the same run."""
+    result = original(trainer, *args, **kwargs)
+    run = _trained.get(trainer) if library.on else None
+    if run is not None:
+        library.attempt("the test is", _log_test, run, trainer)
+    return result
+
+
+def _log_test(run: LiveRun, trainer: Any) -> None:
+    run.set_tags({"Mode": "testing"})
+    run.log_metrics({name: float(value) for name, value in trainer.callback_metrics.items()})
+
+
 def _package(trainer: Any) -> str:
     """`lightning.pytorch` or `pytorch_lightning`: the trainer's own, or its parent's."""
     for kind in type(trainer).__mro__:
@@ -159,8 +178,6 @@ def _package(trainer: Any) -> str:
 
 
 def _of(trainer: Any, name: str) -> Any:
-    from importlib import import_module
-
     return import_module(f"{_package(trainer)}.{name}")
 
 
@@ -196,7 +213,6 @@ def _log_summary(session: Session, trainer: Any, model: Any) -> None:
 
 def _log_model(session: Session, model: Any, example: Optional[Tuple[Any, Any]]) -> None:
     from mlcli.models import infer_signature
-    from mlcli.models.pytorch import log_model
 
     settings = session.settings
     if not settings.log_models:
@@ -204,6 +220,7 @@ def _log_model(session: Session, model: Any, example: Optional[Tuple[Any, Any]])
     signature = None
     if settings.log_model_signatures and example is not None:
         signature = session.attempt("the signature", lambda: infer_signature(*example))
+    log_model = import_module("mlcli.models.pytorch").log_model
     log_model(model, name="model", signature=signature, registered_model_name=settings.registered_model_name)
 
 
@@ -255,8 +272,8 @@ class _Watch:
         self.run: LiveRun = session.run
         self.settings = session.settings
         self.example: Optional[Tuple[Any, Any]] = None
-        self._of_steps: set[str] = set()
-        self._of_epochs: set[str] = set()
+        self._of_steps: Set[str] = set()
+        self._of_epochs: Set[str] = set()
         self._steps = 0
         self._best: Optional[float] = None
         self._handle: Any = None
@@ -304,7 +321,7 @@ class _Watch:
         if self.settings.checkpoint and self.settings.checkpoint_save_freq == "epoch":
             self.session.attempt("a checkpoint", self._checkpoint, trainer)
 
-    def _log(self, trainer: Any, names: set[str], step: int) -> None:
+    def _log(self, trainer: Any, names: Set[str], step: int) -> None:
         if not trainer.sanity_checking:
             self.run.log_metrics({name: float(trainer.callback_metrics[name]) for name in sorted(names)}, step)
 
@@ -337,7 +354,7 @@ class _Watch:
 
 
 def _arrays(given: Any, answer: Any) -> Tuple[Any, Any]:
-    return tuple(inputs.as_example(part.detach().cpu().numpy()) for part in (given, answer))  # type: ignore[return-value]
+    return given.detach().cpu().numpy(), answer.detach().cpu().numpy()
 
 
 LIBRARY = Library(

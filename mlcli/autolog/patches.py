@@ -138,7 +138,7 @@ def when_imported(package: str, hook: Hook) -> None:
     """Call ``hook`` with each module of ``package`` that is imported already, and with each one that will be."""
     _imports.waiting.setdefault(package, []).append(hook)
     if _imports not in sys.meta_path:
-        sys.meta_path.insert(0, _imports)  # type: ignore[arg-type]
+        sys.meta_path.insert(0, _imports)
     for name, module in list(sys.modules.items()):
         if _is_in(name, package) and isinstance(module, ModuleType):
             hook(module)
@@ -152,4 +152,4 @@ def forget(package: str, hook: Hook) -> None:
     if not hooks:
         _imports.waiting.pop(package, None)
     if not _imports.waiting and _imports in sys.meta_path:
-        sys.meta_path.remove(_imports)  # type: ignore[arg-type]
+        sys.meta_path.remove(_imports)

@@ -7,6 +7,7 @@ says already.
 from __future__ import annotations
 
 import inspect
+from importlib import import_module
 from threading import Lock
 from typing import Any, Callable, Dict, List, Tuple
 
@@ -144,17 +145,14 @@ def log_plots(session: Session, answers: Answers) -> None:
         return
     if len(getattr(y, "shape", (0,))) > 1 and y.shape[1] > 1:  # several answers at once have no such plots
         return
-    try:
-        import matplotlib  # noqa: F401 - whether it is there
-    except ImportError:
-        session.library.say("no plots are logged: matplotlib is not installed (pip install matplotlib)")
+    if not can_plot(session):
         return
-    import numpy
+    import numpy as np
 
-    y = numpy.ravel(y)
+    y = np.ravel(y)
     with drawing:
         session.attempt("the confusion matrix", _draw_confusion, session, answers, y)
-        if len(numpy.unique(y)) == 2:
+        if len(np.unique(y)) == 2:
             session.attempt("the ROC curve", _draw_curve, session, answers, y, "Roc", "roc_curve", "ROC curve")
             session.attempt(
                 "the precision-recall curve",
@@ -166,6 +164,16 @@ def log_plots(session: Session, answers: Answers) -> None:
                 "precision_recall_curve",
                 "Precision recall curve",
             )
+
+
+def can_plot(session: Session) -> bool:
+    """Whether matplotlib can be imported; that it cannot is said once."""
+    try:
+        import_module("matplotlib")
+    except ImportError:
+        session.library.say("no plots are logged: matplotlib is not installed (pip install matplotlib)")
+        return False
+    return True
 
 
 def new_figure(width: float = 6.0, height: float = 4.5) -> Tuple[Any, Any]:
@@ -192,9 +200,15 @@ def _draw_confusion(session: Session, answers: Answers, y: Any) -> None:
     )
     figure, axes = new_figure()
     display = ConfusionMatrixDisplay(shares, display_labels=labels)
-    display.plot(ax=axes, cmap="Blues", values_format=".2f" if len(shares) > 2 else None, include_values=len(shares) <= 30)
+    display.plot(
+        ax=axes, cmap="Blues", values_format=".2f" if len(shares) > 2 else None, include_values=len(shares) <= 30
+    )
     size = min(10.0, 60.0 / len(shares))
-    for text in [*axes.get_xticklabels(), *axes.get_yticklabels(), *(display.text_.ravel() if len(shares) <= 30 else ())]:
+    for text in [
+        *axes.get_xticklabels(),
+        *axes.get_yticklabels(),
+        *(display.text_.ravel() if len(shares) <= 30 else ()),
+    ]:
         text.set_fontsize(size)
     axes.set_title("Normalized confusion matrix")
     figure.tight_layout()  # labels may be long

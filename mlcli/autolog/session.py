@@ -144,7 +144,9 @@ class Library:
             self.say(f"{module.__name__} {text} is not logged automatically: it is older than {oldest}")
             self.patches.undo()
             return False
-        self.say(f"{module.__name__} {text} is older than {oldest}, from which on this is tested; it is tried all the same")
+        self.say(
+            f"{module.__name__} {text} is older than {oldest}, from which on this is tested; it is tried all the same"
+        )
         return True
 
     def say(self, text: str, error: Optional[BaseException] = None) -> None:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import csv
 import functools
 import io
+import sys
 from types import ModuleType
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
-from mlcli import context
 from mlcli.autolog import calls, inputs, scores
-from mlcli.autolog.patches import wrapper
+from mlcli.autolog.patches import is_ours, original_of, wrapper
 from mlcli.autolog.session import Library, Session, Settings, log_params, now, quiet, start_child, train
 from mlcli.entities import RunStatus
 from mlcli.errors import InvalidInput
@@ -88,12 +88,39 @@ def autolog(
 def _patch(library: Library, module: ModuleType) -> None:
     if module.__name__ == _VALIDATION:
         for name in _FOLDS:
-            library.patches.wrap(module, name, _fold)
+            if callable(vars(module).get(name)):
+                _watch_folds(library, name, vars(module)[name])
     if module.__name__ == "sklearn.metrics":
         calls.watch_metrics(library, module)
+    else:
+        _bare(module, calls.MetricFunction)  # scikit-learn's own calls are nobody's metric
     for thing in list(vars(module).values()):
         if isinstance(thing, type) and thing.__module__ == module.__name__ and _is_estimator(thing):
             watch_class(library, thing, functools.partial(_fit, library))
+
+
+def _watch_folds(library: Library, name: str, original: Callable[..., Any]) -> None:
+    """Everywhere: a function goes to a worker process by its name, which must not name another function."""
+    after = wrapper(original, _fold)
+    for module in _modules():
+        if vars(module).get(name) is original:
+            library.patches.replace(module, name, after)
+
+
+def _modules() -> List[ModuleType]:
+    return [module for name, module in list(sys.modules.items()) if name.startswith("sklearn.") and module is not None]
+
+
+def _bare(module: ModuleType, kind: Any) -> None:
+    """Put the originals where a module has imported ours from another one."""
+    for name, value in list(vars(module).items()):
+        if isinstance(value, kind) and is_ours(value):
+            setattr(module, name, original_of(value))
+
+
+def _unpatch() -> None:
+    for module in _modules():
+        _bare(module, object)
 
 
 def _is_estimator(thing: type) -> bool:
@@ -265,7 +292,8 @@ def _numbers(results: Mapping[str, Any], place: int) -> Dict[str, float]:
     return {
         name: float(column[place])
         for name, column in results.items()
-        if not name.startswith(("param", "split")) and getattr(column, "dtype", None) is not None
+        if not name.startswith(("param", "split"))
+        and getattr(column, "dtype", None) is not None
         and column.dtype.kind in "iuf"
     }
 
@@ -285,4 +313,4 @@ def _cells(column: Any) -> List[Any]:
     return ["" if value is None or value != value else value for value in values]  # noqa: PLR0124 - NaN
 
 
-LIBRARY = Library("sklearn", ("sklearn",), _patch, (1, 0))
+LIBRARY = Library("sklearn", ("sklearn",), _patch, (1, 0), unpatch=_unpatch)

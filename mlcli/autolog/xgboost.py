@@ -123,10 +123,8 @@ def _predict(model: Any, rows: Any) -> Any:
     return model.predict(xgboost.DMatrix(rows))
 
 
-def _log_model(model: Any, **options: Any) -> Any:
-    from mlcli.models.xgboost import log_model
-
-    return log_model(model, model_format=LIBRARY.settings.model_format, **options)
+def _model_options() -> Dict[str, Any]:
+    return {"model_format": LIBRARY.settings.model_format}
 
 
 LIBRARY = Library("xgboost", ("xgboost",), _patch, (1, 4))
@@ -138,5 +136,5 @@ BOOSTER = boosting.Booster(
     _importances,
     _datasets,
     _predict,
-    _log_model,
+    _model_options,
 )
