@@ -56,17 +56,17 @@ class Trained:
         self.counts: Dict[str, int] = {}
         self.calls: Dict[str, str] = {}
 
-    def input_name(self, value: Any, frame: Optional[FrameType]) -> str:
-        """The caller's name of the data; another object by the same name gets a number."""
+    def input_name(self, value: Any, frame: Optional[FrameType]) -> Tuple[str, bool]:
+        """The caller's name of the data, and whether it is new; another object by the same name gets a number."""
         name = caller_name(value, frame) or _UNKNOWN
         with _lock:
             known = self.inputs.setdefault(name, [])
             for place, (identity, reference) in enumerate(known):
                 if identity == id(value) and (reference is None or reference() is value):
-                    return _numbered(name, place)
+                    return _numbered(name, place), False
             if len(known) < _MOST_NAMED:
                 known.append((id(value), _reference(value)))
-            return _numbered(name, len(known) - 1)
+            return _numbered(name, len(known) - 1), True
 
     def log(self, function: str, call: str, dataset: str, value: float) -> None:
         with _lock:
@@ -174,10 +174,9 @@ def _note_answer(
     frame: Optional[FrameType],
 ) -> None:
     X = _first(original, args, kwargs)
-    before = trained.inputs.get(caller_name(X, frame) or _UNKNOWN, ())
-    seen = any([identity == id(X) for identity, _ in before])
-    _answers.add(answer, (trained, trained.input_name(X, frame)))
-    if seen or not trained.library.settings.log_datasets or trained.datasets >= _MOST_DATASETS:
+    name, is_new = trained.input_name(X, frame)
+    _answers.add(answer, (trained, name))
+    if not is_new or not trained.library.settings.log_datasets or trained.datasets >= _MOST_DATASETS:
         return
     dataset = inputs.describe(X)
     if dataset is not None:
@@ -198,7 +197,8 @@ def _note_score(
         return
     function = f"{type(estimator).__name__}_score"
     call = f"{type(estimator).__name__}.score({_call_text(original, args, kwargs, frame, skip=1)})"
-    trained.log(function, call, trained.input_name(_first(original, args, kwargs), frame), float(value))
+    name, _ = trained.input_name(_first(original, args, kwargs), frame)
+    trained.log(function, call, name, float(value))
 
 
 def _first(method: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -309,7 +309,7 @@ def caller_name(value: Any, frame: Optional[FrameType]) -> Optional[str]:
         if any([item is value for item in handed]):
             frame = frame.f_back
             continue
-        return next((name for name, item in list(names.items()) if item is value), None)
+        return next((name for name, item in list(names.items()) if item is value and name.isidentifier()), None)
     return None
 
 

@@ -170,7 +170,8 @@ def _before(
     params = session.attempt("the params", estimator.get_params, deep=not is_search) or {}
     session.attempt("the params", session.log_params, params)
     session.attempt("the tags", session.run.set_tags, tags_of(estimator))
-    given = session.attempt("the data", inputs.given_to, fit, args, kwargs) or inputs.Given(None, None, None)
+    known = session.attempt("the data", inputs.given_to, fit, args, kwargs)
+    given = known or inputs.Given(None, None, None)
     if _changes_its_data(params):
         import copy
 
@@ -185,7 +186,7 @@ def _before(
         answers = scores.Answers(estimator, given)
         found = session.attempt("the training scores", scores.training_scores, session, answers) or {}
         session.attempt("the training scores", session.run.log_metrics, found)
-        if given.y is None and not found:
+        if known and given.y is None and not found:
             session.library.say(f"no training scores of {session.label}: it was fitted without y")
         # After the scores, which a model keeps with it.
         session.attempt("the model", log_model, session, estimator, "model", few, params)
