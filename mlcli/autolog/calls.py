@@ -52,21 +52,22 @@ class Trained:
         self.library = library
         self.run = run
         self.datasets = 0
+        self.noted = Known()  # the data that are datasets of the run already
         self.inputs: Dict[str, List[Tuple[int, Any]]] = {}  # a variable's name: the objects it had, by identity
         self.counts: Dict[str, int] = {}
         self.calls: Dict[str, str] = {}
 
-    def input_name(self, value: Any, frame: Optional[FrameType]) -> Tuple[str, bool]:
-        """The caller's name of the data, and whether it is new; another object by the same name gets a number."""
+    def input_name(self, value: Any, frame: Optional[FrameType]) -> str:
+        """The caller's name of the data; another object by the same name gets a number."""
         name = caller_name(value, frame) or _UNKNOWN
         with _lock:
             known = self.inputs.setdefault(name, [])
             for place, (identity, reference) in enumerate(known):
                 if identity == id(value) and (reference is None or reference() is value):
-                    return _numbered(name, place), False
+                    return _numbered(name, place)
             if len(known) < _MOST_NAMED:
                 known.append((id(value), _reference(value)))
-            return _numbered(name, len(known) - 1), True
+            return _numbered(name, len(known) - 1)
 
     def log(self, function: str, call: str, dataset: str, value: float) -> None:
         with _lock:
@@ -174,13 +175,13 @@ def _note_answer(
     frame: Optional[FrameType],
 ) -> None:
     X = _first(original, args, kwargs)
-    name, is_new = trained.input_name(X, frame)
-    _answers.add(answer, (trained, name))
-    if not is_new or not trained.library.settings.log_datasets or trained.datasets >= _MOST_DATASETS:
+    _answers.add(answer, (trained, trained.input_name(X, frame)))
+    if trained.noted.get(X) or not trained.library.settings.log_datasets or trained.datasets >= _MOST_DATASETS:
         return
     dataset = inputs.describe(X)
     if dataset is not None:
         trained.datasets += 1
+        trained.noted.add(X, fact=True)
         trained.run.log_input(content.dataset(dataset), {"mlflow.data.context": "eval"})
 
 
@@ -197,7 +198,7 @@ def _note_score(
         return
     function = f"{type(estimator).__name__}_score"
     call = f"{type(estimator).__name__}.score({_call_text(original, args, kwargs, frame, skip=1)})"
-    name, _ = trained.input_name(_first(original, args, kwargs), frame)
+    name = trained.input_name(_first(original, args, kwargs), frame)
     trained.log(function, call, name, float(value))
 
 
