@@ -30,6 +30,7 @@ class Booster(NamedTuple):
     stopped: Callable[[Any, List[Dict[str, float]]], Optional[Dict[str, int]]]  # how early stopping ended, if it was on
     importances: Callable[[Any, Session], Mapping[str, Tuple[List[str], Any]]]  # by kind: features and their importance
     datasets: Callable[[Mapping[str, Any]], List[Tuple[Any, Any, str, Optional[str]]]]  # data, answers, context, name
+    evaluation: str  # what the estimators call their evaluation sets, with a number; "" for nothing
     predict: Callable[[Any, Any], Any]  # what a trained model says about a few rows
     model_options: Callable[[], Dict[str, Any]]
 
@@ -75,6 +76,10 @@ def _fit(booster: Booster, original: Callable[..., Any], estimator: Any, *args: 
         session.welcomes = booster.library.name
         given = session.attempt("the data", inputs.given_to, original, args, kwargs)
         few = None if given is None else session.attempt("the input example", inputs.rows, given.X)
+        if given is not None and session.settings.log_datasets:
+            # As the program has them: what `train` is given has been put into bins.
+            named = inputs.arguments(original, args, kwargs)
+            session.attempt("the datasets", _note_datasets, booster, session, given, named)
 
         def after(_: Any) -> None:
             session.attempt("the model", _log_model, booster, session, estimator, few, estimator.predict)
@@ -85,13 +90,28 @@ def _fit(booster: Booster, original: Callable[..., Any], estimator: Any, *args: 
     return train(booster.library, type(estimator).__name__, before, original, estimator, *args, **kwargs)
 
 
+def _note_datasets(booster: Booster, session: Session, given: inputs.Given, named: Mapping[str, Any]) -> None:
+    inputs.note(session, inputs.describe(given.X, given.y), "train")
+    names = list(named.get("eval_names") or ())
+    for place, (X, y) in enumerate(_evaluation_sets(named)):
+        name = names[place] if place < len(names) else f"{booster.evaluation}_{place}" if booster.evaluation else None
+        inputs.note(session, inputs.describe(X, y, name), "eval")
+
+
+def _evaluation_sets(named: Mapping[str, Any]) -> List[Tuple[Any, Any]]:
+    X, y = named.get("eval_X"), named.get("eval_y")  # LightGBM 4.7 and newer
+    if X is not None:
+        return list(zip(X, y or ())) if isinstance(X, tuple) else [(X, y)]
+    return [(pair[0], pair[1]) for pair in named.get("eval_set") or ()]
+
+
 def _within(booster: Booster, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """`train` as an estimator calls it: logged as a part of the estimator's training, or not at all."""
     session = current()
     if session is None or session.welcomes != booster.library.name:
         return original(*args, **kwargs)
     session.welcomes = ""
-    recording = session.attempt("the training", _Recording, booster, session, original, args, kwargs)
+    recording = session.attempt("the training", _Recording, booster, session, original, args, kwargs, notes_data=False)
     if recording is None:
         return original(*args, **kwargs)
     model = original(*recording.args, **recording.kwargs)
@@ -131,6 +151,8 @@ class _Recording:
         original: Callable[..., Any],
         args: Tuple[Any, ...],
         kwargs: Mapping[str, Any],
+        *,
+        notes_data: bool = True,
     ) -> None:
         self.booster, self.session = booster, session
         signature = inspect.signature(original)
@@ -140,7 +162,7 @@ class _Recording:
         self.given: Dict[str, Any] = dict(bound.arguments)
         rest = {name: value for name, value in self.given.items() if name not in booster.unlogged}
         session.attempt("the params", session.log_params, {**rest, **own})
-        if session.settings.log_datasets:
+        if notes_data and session.settings.log_datasets:
             session.attempt("the datasets", self._note_datasets)
         self.curve: List[Dict[str, float]] = []
         # A list of its own: the caller's is the caller's.

@@ -85,5 +85,8 @@ def _plain(numpy: Any, y: Any) -> Any:
 
 
 def note(session: Session, dataset: Optional[data.InputData], context: str) -> None:
-    if dataset is not None:
-        session.run.log_input(content.dataset(dataset), {"mlflow.data.context": context})
+    """Log a dataset that the training read; one that was read twice is told by what it was read for first."""
+    if dataset is None or (dataset.name, dataset.digest) in session.noted:
+        return
+    session.noted.add((dataset.name, dataset.digest))
+    session.run.log_input(content.dataset(dataset), {"mlflow.data.context": context})

@@ -108,6 +108,7 @@ BOOSTER = boosting.Booster(
     _stopped,
     _importances,
     _datasets,
+    "",
     _predict,
     dict,
 )

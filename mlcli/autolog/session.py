@@ -190,6 +190,7 @@ class Session:
         self.label = label  # the class or function that trains, for messages
         self.run = run
         self.own = own
+        self.noted: Set[Tuple[str, str]] = set()  # datasets, by name and digest
         self.welcomes = ""  # the function that this training calls and that logs as a part of it
 
     @property

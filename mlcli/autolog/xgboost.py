@@ -107,14 +107,7 @@ def _importances(model: Any, session: Session) -> Dict[str, Tuple[List[str], Any
 def _datasets(given: Mapping[str, Any]) -> List[Tuple[Any, Any, str, Optional[str]]]:
     train = [(given["dtrain"], "train", None)] if given.get("dtrain") is not None else []
     every = [*train, *((data, "eval", name) for data, name in given.get("evals") or ())]
-    return [(data.get_data(), None, context, name) for data, context, name in every if _gives_data(data)]
-
-
-def _gives_data(matrix: Any) -> bool:
-    import xgboost
-
-    # The quantile matrix of the estimators has thrown the numbers away.
-    return hasattr(matrix, "get_data") and not isinstance(matrix, getattr(xgboost, "QuantileDMatrix", ()))
+    return [(data.get_data(), None, context, name) for data, context, name in every if hasattr(data, "get_data")]
 
 
 def _predict(model: Any, rows: Any) -> Any:
@@ -135,6 +128,7 @@ BOOSTER = boosting.Booster(
     _stopped,
     _importances,
     _datasets,
+    "validation",
     _predict,
     _model_options,
 )
