@@ -307,7 +307,7 @@ class _Watch:
             names = set(trainer.callback_metrics)
             mine = {name for name in names if name not in self._of_epochs and f"{name}_step" not in names}
             self._of_steps |= mine
-            if self._steps % every == 0:
+            if (trainer.global_step // max(1, len(trainer.optimizers)) + 1) % every == 0:  # MLflow's steps
                 self._log(trainer, mine, trainer.global_step)
         often = self.settings.checkpoint_save_freq
         if self.settings.checkpoint and isinstance(often, int) and self._steps % often == 0:
