@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow_environments import built
+from mlflow_environments import python_with
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
 
@@ -117,7 +117,7 @@ print(json.dumps(cases))
 
 @pytest.fixture(scope="module")
 def python() -> Path:
-    return built("boosters", ["mlflow>=3", "xgboost", "lightgbm", "scikit-learn", "matplotlib", "pytest"])
+    return python_with("boosters")
 
 
 def run(python: Path, script: str, folder: Path, *arguments: str) -> str:

@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow_environments import built
+from mlflow_environments import python_with
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
 
-# What was new in Python 3.8 and of scikit-learn 1.0's time.
-OLD = ["scikit-learn==1.0.2", "numpy<1.24", "pandas<2", "matplotlib<3.6", "cloudpickle"]
 # pyenv's, which uv does not look for when the home is the tests' own.
 PYTHON = next(
     (str(path) for path in Path(os.path.expanduser("~"), ".pyenv", "versions").glob("3.8.*/bin/python3")), "3.8"
@@ -68,7 +66,7 @@ def run(python: str, folder: Path) -> tuple[list[Any], str]:
 
 def test_the_oldest_pair_leaves_what_the_newest_leaves(tmp_path: Path) -> None:
     try:
-        old = built("sklearn-1.0", OLD, PYTHON)
+        old = python_with("old scikit-learn", PYTHON)
     except AssertionError as error:
         if "3.8" not in str(error):
             raise

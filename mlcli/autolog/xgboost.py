@@ -7,8 +7,8 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from mlcli.autolog import boosting
 from mlcli.autolog.session import Library, Session, Settings
-
-_FORMATS = ("ubj", "json", "xgb")
+from mlcli.errors import InvalidInput
+from mlcli.models.xgboost import FORMATS
 
 
 def autolog(
@@ -29,10 +29,8 @@ def autolog(
 
     ``importance_types`` are kinds that ``Booster.get_score`` knows (``["weight"]``); each becomes a table and a plot.
     """
-    if model_format not in _FORMATS:
-        from mlcli.errors import InvalidInput
-
-        raise InvalidInput(f"{model_format!r} is no format of XGBoost's", hint="one of " + ", ".join(_FORMATS))
+    if model_format not in FORMATS:
+        raise InvalidInput(f"{model_format!r} is no format of XGBoost's", hint="one of " + ", ".join(FORMATS))
     if disable:
         LIBRARY.disable(chosen=True)
         return

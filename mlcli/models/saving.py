@@ -266,20 +266,18 @@ def _flavors(folder: str, written: Written, given: Given) -> Dict[str, Dict[str,
         own[EXTRA_FILES] = [
             {"path": f"{EXTRA_FILES}/{os.path.basename(os.fspath(uri).rstrip('/'))}"} for uri in given.extra_files
         ]
-    result = {written.name: own}
-    if written.python is not None:
-        python = {
-            "env": {"conda": "conda.yaml", "virtualenv": "python_env.yaml"},
-            "python_version": ".".join(map(str, sys.version_info[:3])),
-            **written.python,
-        }
-        if given.code_paths:
-            python["code"] = CODE
-        # A custom Python model has no other flavor than this.
-        result = {"python_function": {**python, **(own if written.name == "python_function" else {})}, **result}
-        if written.name == "python_function":
-            result = {"python_function": {**own, **python}}
-    return result
+    if written.python is None:
+        return {written.name: own}
+    python = {
+        "env": {"conda": "conda.yaml", "virtualenv": "python_env.yaml"},
+        "python_version": ".".join(map(str, sys.version_info[:3])),
+        **written.python,
+    }
+    if given.code_paths:
+        python["code"] = CODE
+    if written.name == "python_function":  # a custom Python model has no other flavor
+        return {written.name: {**own, **python}}
+    return {"python_function": python, written.name: own}
 
 
 def _put(artifacts: LocalArtifacts, uri: Any, folder: str) -> None:
