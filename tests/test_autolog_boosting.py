@@ -150,3 +150,44 @@ def test_autolog_leaves_what_mlflows_leaves(python: Path, tmp_path: Path) -> Non
                     name,
                     part,
                 )
+
+
+MODELS = """
+import json, sys, warnings
+warnings.simplefilter("ignore")
+import mlcli
+mlcli.set_tracking_uri(sys.argv[1])
+mlcli.autolog(log_input_examples=True)
+import lightgbm as lgb
+import xgboost as xgb
+from sklearn.datasets import load_iris
+from sklearn.model_selection import GridSearchCV
+X, y = load_iris(return_X_y=True, as_frame=True)
+X.columns = list("abcd")
+X, y = X[y < 2], y[y < 2]
+trained = [
+    (xgb.train({"objective": "binary:logistic"}, xgb.DMatrix(X, y), 2), mlcli.xgboost.load_model, xgb.DMatrix(X)),
+    (xgb.XGBClassifier(n_estimators=2).fit(X, y), mlcli.xgboost.load_model, X),
+    (lgb.train({"objective": "binary", "verbose": -1}, lgb.Dataset(X, y), 2), mlcli.lightgbm.load_model, X),
+    (lgb.LGBMClassifier(n_estimators=2, verbose=-1).fit(X, y), mlcli.lightgbm.load_model, X),
+    (GridSearchCV(xgb.XGBClassifier(n_estimators=2), {"max_depth": [1, 2]}, cv=2).fit(X, y), mlcli.sklearn.load_model, X),
+]
+runs = [run for run in mlcli.search_runs(output_format="list", order_by=["attributes.start_time ASC"]) if "mlflow.parentRunId" not in run.data.tags]
+said = []
+for run, (model, load, data) in zip(runs, trained):
+    again = load(f"runs:/{run.info.run_id}/model")
+    assert (again.predict(data) == model.predict(data)).all()
+    content = open(f"{run.info.artifact_uri}/model/MLmodel").read()
+    said.append([type(again).__name__, '\\\\"name\\\\": \\\\"d\\\\"' in content, "input_example" in content])
+print(json.dumps(said))
+mlcli.autolog(disable=True)
+for kind in (xgb.XGBClassifier, xgb.XGBModel, lgb.LGBMModel, lgb.LGBMRegressor, xgb.DMatrix, lgb.Dataset):
+    assert not any(hasattr(value, "__mlcli__") for value in vars(kind).values()), kind
+assert not any(hasattr(train, "__mlcli__") for train in (xgb.train, xgb.sklearn.train, lgb.train, lgb.sklearn.train))
+"""
+
+
+def test_the_models_come_back_with_signature_and_example_and_off_is_off(python: Path, tmp_path: Path) -> None:
+    said = json.loads(run(python, MODELS, tmp_path / "models", "mlruns").splitlines()[-1])
+    names = ["Booster", "XGBClassifier", "Booster", "LGBMClassifier", "GridSearchCV"]
+    assert said == [[name, True, True] for name in names]

@@ -127,6 +127,14 @@ def the_programs_run():
         pl.Trainer(max_epochs=1, enable_checkpointing=False, **quiet).fit(Model(), loader)
 
 if sys.argv[1] == "mlcli":
+    experiment = flow.set_experiment("models").experiment_id
+    flow.pytorch.autolog()
+    model = Model()
+    pl.Trainer(max_epochs=1, enable_checkpointing=False, **quiet).fit(model, loader)
+    (run,) = flow.search_runs([experiment], output_format="list")
+    again = flow.pytorch.load_model(f"runs:/{run.info.run_id}/model", trust=True)
+    assert torch.equal(again(X), model(X))
+    assert '[-1, 4]' in open(f"{run.info.artifact_uri}/model/MLmodel").read()
     flow.autolog(disable=True)
     experiment = flow.set_experiment("off").experiment_id
     pl.Trainer(max_epochs=1, enable_checkpointing=False, **quiet).fit(Model(), loader)
@@ -138,7 +146,7 @@ print(json.dumps(cases))
 @pytest.fixture(scope="module")
 def python() -> Path:
     try:
-        return built("lightning", ["lightning", "pytest"], by_pip=("torch==2.13.0",))
+        return built("lightning", ["lightning", "cloudpickle"], by_pip=("torch==2.13.0",))
     except AssertionError as error:
         pytest.skip(f"needs PyTorch: pip install torch==2.13.0 lightning ({str(error).strip()[-200:]})")
 

@@ -67,7 +67,7 @@ def training_scores(session: Session, answers: Answers) -> Dict[str, float]:
 def _of_classifier(answers: Answers, pos_label: Any) -> List[Tuple[str, Callable[[], float]]]:
     from sklearn import metrics
 
-    y, weight = answers.given.y, answers.given.sample_weight
+    y, weight = _flat(answers.given.y), answers.given.sample_weight
     kind = {"average": "weighted"} if pos_label is None else {"average": "binary", "pos_label": pos_label}
 
     def of_answers(name: str, **options: Any) -> Callable[[], float]:
@@ -79,7 +79,7 @@ def _of_classifier(answers: Answers, pos_label: Any) -> List[Tuple[str, Callable
 
     def roc_auc() -> Any:
         proba = answers.get("predict_proba")
-        scores = proba[:, 1] if len(proba[0]) == 2 else proba
+        scores = proba[:, 1] if len(proba[0]) == 2 and len(getattr(y, "shape", (0,))) == 1 else proba
         function = patches.original_of(metrics.roc_auc_score)
         return function(y, scores, average="weighted", sample_weight=weight, multi_class="ovo")
 
@@ -92,6 +92,14 @@ def _of_classifier(answers: Answers, pos_label: Any) -> List[Tuple[str, Callable
     if hasattr(answers.estimator, "predict_proba"):
         found += [("log_loss", log_loss), ("roc_auc", roc_auc)]
     return found
+
+
+def _flat(y: Any) -> Any:
+    """The answers of one column as that column."""
+    shape = getattr(y, "shape", (0,))
+    if len(shape) == 2 and shape[1] == 1 and not is_sparse(y):
+        return y.iloc[:, 0] if hasattr(y, "iloc") else y[:, 0]
+    return y
 
 
 def _of_regressor(answers: Answers) -> List[Tuple[str, Callable[[], float]]]:

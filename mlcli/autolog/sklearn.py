@@ -219,8 +219,10 @@ def log_model(session: Session, estimator: Any, name: str, few: Any, params: Map
         return
     example = inputs.as_example(few)
     signature = None
-    if settings.log_model_signatures and example is not None:
-        signature = session.attempt("the signature", lambda: infer_signature(example, _answer(estimator, example)))
+    answer = next((name for name in ("predict", "transform") if hasattr(estimator, name)), None)
+    if settings.log_model_signatures and example is not None and answer is not None:
+        ask = getattr(estimator, answer)
+        signature = session.attempt("the signature", lambda: infer_signature(example, ask(example)))
     log(
         estimator,
         name=name,
@@ -230,13 +232,6 @@ def log_model(session: Session, estimator: Any, name: str, few: Any, params: Map
         registered_model_name=settings.registered_model_name if name == "model" else None,
         params=params,
     )
-
-
-def _answer(estimator: Any, example: Any) -> Any:
-    for method in ("predict", "transform"):
-        if hasattr(estimator, method):
-            return getattr(estimator, method)(example)
-    raise InvalidInput("it has neither predict nor transform, which would show what comes out")
 
 
 # -- searches
