@@ -30,6 +30,11 @@ def python_with(version: str, python: str = "3.11") -> Path:
     return built(f"mlflow-{version}", [*PYTHONS[version], *_COMMON], python)
 
 
+def python_with_lightning() -> Path:
+    """The interpreter of the environment with PyTorch Lightning. pip may know a place of PyTorch's that uv does not."""
+    return built("lightning", ["lightning", "cloudpickle"], by_pip=("torch==2.13.0",))
+
+
 def built(name: str, wanted: list[str], python: str = "3.11", *, by_pip: tuple[str, ...] = ()) -> Path:
     """The interpreter of an environment with these packages; built now if it is not there.
 

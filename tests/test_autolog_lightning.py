@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow_environments import built
+from mlflow_environments import python_with_lightning
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
 
@@ -146,7 +146,7 @@ print(json.dumps(cases))
 @pytest.fixture(scope="module")
 def python() -> Path:
     try:
-        return built("lightning", ["lightning", "cloudpickle"], by_pip=("torch==2.13.0",))
+        return python_with_lightning()
     except AssertionError as error:
         pytest.skip(f"needs PyTorch: pip install torch==2.13.0 lightning ({str(error).strip()[-200:]})")
 

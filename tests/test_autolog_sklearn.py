@@ -32,7 +32,7 @@ from sklearn.decomposition import PCA
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import BaggingRegressor, StackingRegressor, VotingRegressor
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, RidgeClassifier, SGDClassifier
+from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, RidgeClassifier
 from sklearn.metrics import make_scorer
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV, cross_val_predict, cross_val_score
 from sklearn.multioutput import MultiOutputClassifier
@@ -666,21 +666,16 @@ def test_a_forked_child_logs_runs_of_its_own(lean) -> None:
 
 
 def fit_all() -> list[Any]:
-    """A search over a pipeline and what may follow: every step of the logging is in it."""
-    search = GridSearchCV(
-        make_pipeline(StandardScaler(), SGDClassifier(loss="log_loss", random_state=0)),
-        {"sgdclassifier__alpha": [0.1, 1]},
-        cv=2,
-    )
-    search.fit(*TWO)
-    held_out, wanted = TWO[0][::3], TWO[1][::3]
+    """A search and what may follow: every step of the logging but for the plots is in it."""
+    search = GridSearchCV(Ridge(), {"alpha": [0.1, 1]}, cv=2).fit(*NUMBERS)
+    held_out, wanted = NUMBERS[0][::3], NUMBERS[1][::3]
     answers = search.predict(held_out)
     return [
         search.best_params_,
         search.best_score_,
         answers.tolist(),
         search.score(held_out, wanted),
-        sklearn.metrics.f1_score(wanted, answers),
+        sklearn.metrics.r2_score(wanted, answers),
     ]
 
 
@@ -708,7 +703,6 @@ def steps_of(monkeypatch: pytest.MonkeyPatch, failing: int | None) -> int:
 
 def test_each_step_that_fails_is_said_once_and_the_training_is_the_same(monkeypatch, capfd) -> None:
     steps_of.expected = fit_all()  # type: ignore[attr-defined]
-    monkeypatch.setattr(scores, "log_plots", lambda *_: None)  # 3 s for the pictures of all these runs
     mlcli.sklearn.autolog()
     count = steps_of(monkeypatch, None)
     assert count > 20
@@ -720,6 +714,17 @@ def test_each_step_that_fails_is_said_once_and_the_training_is_the_same(monkeypa
         assert len(said) == 1, said
         assert said[0].startswith("mlcli: autolog: ")
         assert "OSError: no " in said[0]
+
+
+def test_plots_that_cannot_be_drawn_are_said_and_the_rest_is_there(lean, monkeypatch, capfd) -> None:
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("no font")
+
+    for name in ("_draw_confusion", "_draw_curve", "log_html"):
+        monkeypatch.setattr(scores, name, fail)
+    LogisticRegression().fit(*TWO)
+    assert len(capfd.readouterr().err.splitlines()) == 4
+    assert set(one().data.metrics) == prefixed(CLASSIFIER)
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -740,7 +745,6 @@ def test_whatever_the_store_refuses_the_training_and_its_exception_are_the_progr
         raise OSError("the disk is full")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scores, "log_plots", lambda *_: None)
         for name in broken:
             patch.setattr(LiveRun, name, property(refuse) if name == "artifacts" else refuse)
         assert LinearRegression().fit(*NUMBERS).score(*NUMBERS) > 0
@@ -883,3 +887,49 @@ def test_an_old_version_is_tried_and_said_or_left_alone(monkeypatch, capfd) -> N
     mlcli.sklearn.autolog(disable_for_unsupported_versions=True)
     LinearRegression().fit(*NUMBERS)
     assert len(runs()) == 1
+
+
+def test_where_no_run_can_be_started_the_inner_trainings_do_not_ask_again(lean, monkeypatch) -> None:
+    asked = []
+
+    def refuse(**_: Any) -> Any:
+        asked.append(1)
+        raise OSError("no")
+
+    monkeypatch.setattr("mlcli.fluent.start_run", refuse)
+    GridSearchCV(Ridge(), {"alpha": [1, 2]}, cv=2).fit(*NUMBERS)
+    assert asked == [1]
+
+
+def test_a_run_that_the_training_itself_left_open_ends_with_it(lean) -> None:
+    class Careless(Ridge):
+        def predict(self, X: Any) -> Any:  # noqa: N803
+            if len(mlcli.active_run().data.tags) and len(runs()) == 1:
+                mlcli.start_run(nested=True)
+            return super().predict(X)
+
+    Careless().fit(*NUMBERS)
+    assert mlcli.active_run() is None
+    assert [run.info.status for run in runs()] == ["FINISHED", "FINISHED"]
+
+
+def test_an_interrupted_training_is_killed(lean) -> None:
+    class Interrupted(BaseEstimator):
+        def fit(self, X: Any, y: Any) -> Any:  # noqa: N803
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_pipeline(Interrupted()).fit(*NUMBERS)
+    assert one().info.status == "KILLED"
+
+
+def test_a_param_that_cannot_be_printed_is_its_type_and_one_that_is_too_long_is_cut() -> None:
+    class Unprintable:
+        def __repr__(self) -> str:
+            raise ValueError
+
+    with mlcli.start_run() as run:
+        session.log_params(run, {"a": Unprintable(), "b": "x" * 7000, "c": 1})
+    params = one().data.params
+    assert (params["a"], params["c"]) == ("<Unprintable>", "1")
+    assert params["b"] == "x" * 5997 + "..."

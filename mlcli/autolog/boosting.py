@@ -245,7 +245,7 @@ def _plot(session: Session, name: str, kind: str, numbers: Mapping[str, Any]) ->
     ordered = sorted(numbers.items(), key=weight)
     rows = [value if isinstance(value, list) else [value] for _, value in ordered]
     classes = len(rows[0])
-    with drawing:
+    with drawing():
         figure, axes = new_figure(6.4, min(40.0, max(4.8, 1.5 + 0.2 * len(rows) * max(1, classes // 3))))
         height = 0.8 / classes
         for index in range(classes):

@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import os
 import weakref
 from threading import RLock
 from types import FrameType
@@ -120,9 +121,13 @@ def _reference(value: Any) -> Any:
         return None
 
 
-def _forked() -> None:
+def _after_fork() -> None:
     global _lock  # noqa: PLW0603 - another thread of the parent may have held it
     _lock = RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 # -- what stands before the estimators' methods

@@ -7,9 +7,11 @@ says already.
 from __future__ import annotations
 
 import inspect
+import os
+from contextlib import contextmanager
 from importlib import import_module
 from threading import Lock
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 from mlcli.autolog import patches
 from mlcli.autolog.inputs import Given, is_sparse
@@ -17,7 +19,7 @@ from mlcli.autolog.session import Session
 
 PREFIX = "training_"
 _PLOT_DPI = 120
-drawing = Lock()  # matplotlib is for one thread
+_matplotlib = Lock()
 
 
 class Answers:
@@ -96,7 +98,7 @@ def _of_classifier(answers: Answers, pos_label: Any) -> List[Tuple[str, Callable
 
 def _flat(y: Any) -> Any:
     """The answers of one column as that column."""
-    shape = getattr(y, "shape", (0,))
+    shape: Any = getattr(y, "shape", (0,))
     if len(shape) == 2 and shape[1] == 1 and not is_sparse(y):
         return y.iloc[:, 0] if hasattr(y, "iloc") else y[:, 0]
     return y
@@ -158,7 +160,7 @@ def log_plots(session: Session, answers: Answers) -> None:
     import numpy as np
 
     y = np.ravel(y)
-    with drawing:
+    with drawing():
         session.attempt("the confusion matrix", _draw_confusion, session, answers, y)
         if len(np.unique(y)) == 2:
             session.attempt("the ROC curve", _draw_curve, session, answers, y, "Roc", "roc_curve", "ROC curve")
@@ -172,6 +174,22 @@ def log_plots(session: Session, answers: Answers) -> None:
                 "precision_recall_curve",
                 "Precision recall curve",
             )
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """For one thread at a time, as matplotlib is."""
+    with _matplotlib:
+        yield
+
+
+def _after_fork() -> None:
+    global _matplotlib  # noqa: PLW0603 - another thread of the parent may have held it
+    _matplotlib = Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def can_plot(session: Session) -> bool:

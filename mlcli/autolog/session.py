@@ -10,15 +10,15 @@ own affair, in the worker threads of joblib as well.
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import contextmanager
 from threading import RLock, local
 from types import ModuleType
-from typing import Any, Callable, Dict, Iterator, Mapping, NamedTuple, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, Mapping, NamedTuple, Optional, Set, Tuple, Type
 
 from mlcli import context, fluent, journal, rules
 from mlcli.autolog import patches
-from mlcli.entities import RunStatus
 from mlcli.errors import InvalidInput, MlcliError
 
 AUTOLOGGING = "mlflow.autologging"  # the tag of a run that autolog started: which library it was for
@@ -203,11 +203,11 @@ class Session:
     def log_params(self, params: Mapping[str, Any]) -> None:
         log_params(self.run, params)
 
-    def end(self, status: str) -> None:
-        if not self.own or fluent.active_run() is not self.run:
-            return
-        # `mlcli run` decides about its own run by the program's exit, not by a training that may have been one of many.
-        fluent.end_run(RunStatus.FINISHED if self.run.watched else status)
+    def end(self, failure: Optional[Type[BaseException]]) -> None:
+        """End a run of autolog's own, and what the program started inside of it and left open."""
+        if self.own:
+            # `mlcli run` decides about its own run by the program's exit, not by a training that may have been one of many.
+            self.run.__exit__(None if self.run.watched else failure, None, None)
 
 
 def log_params(run: Any, params: Mapping[str, Any]) -> None:
@@ -229,7 +229,10 @@ def log_params(run: Any, params: Mapping[str, Any]) -> None:
 
 
 def _shortened(value: Any) -> str:
-    text = str(value)
+    try:
+        text = str(value)
+    except Exception:  # noqa: BLE001 - an object that cannot be printed is not the other params' fault
+        text = f"<{type(value).__name__}>"
     return text if len(text) <= rules.MAX_PARAM_VALUE else text[: rules.MAX_PARAM_VALUE - 3] + "..."
 
 
@@ -269,22 +272,23 @@ def train(library: Library, label: str, before: Before, original: Callable[..., 
         return original(*args, **kwargs)
     session = library.attempt(f"{label} is", _begin, library, label)
     if session is None:
-        return original(*args, **kwargs)
-    status = RunStatus.FAILED
+        with quiet():  # what it trains inside would ask for a run again
+            return original(*args, **kwargs)
+    failure: Optional[Type[BaseException]] = Exception
     _thread.session = session
     try:
         after = session.attempt("what is known before the training", before, session)
         result = original(*args, **kwargs)
-        status = RunStatus.FINISHED
+        failure = None
         if after is not None:
             session.attempt("what is known after the training", after, result)
         return result
     except KeyboardInterrupt:
-        status = RunStatus.KILLED
+        failure = KeyboardInterrupt
         raise
     finally:
         _thread.session = None
-        session.attempt("the end", session.end, status)
+        session.attempt("the end", session.end, failure)
 
 
 def _begin(library: Library, label: str) -> Optional[Session]:
@@ -328,6 +332,15 @@ def _join(module: ModuleType) -> None:
 
     _joblib.wrap(batch, "__init__", made)
     _joblib.wrap(batch, "__call__", called)
+
+
+def _after_fork() -> None:
+    global _lock  # noqa: PLW0603 - another thread of the parent may have held it
+    _lock = RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 LIBRARIES: Dict[str, str] = {  # library: the module of ours that knows it
