@@ -22,10 +22,7 @@ def autolog(
     extra_tags: Optional[Mapping[str, str]] = None,
 ) -> None:
     """Log every training with LightGBM from now on; call it again to change how, with ``disable=True`` to stop."""
-    if disable:
-        LIBRARY.disable(chosen=True)
-        return
-    LIBRARY.enable(
+    LIBRARY.choose(
         Settings(
             log_input_examples=log_input_examples,
             log_model_signatures=log_model_signatures,
@@ -37,7 +34,7 @@ def autolog(
             registered_model_name=registered_model_name,
             extra_tags=extra_tags,
         ),
-        chosen=True,
+        disable=disable,
     )
 
 

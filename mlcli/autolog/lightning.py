@@ -52,10 +52,7 @@ def autolog(
     for name, value in (("log_every_n_epoch", log_every_n_epoch), ("log_every_n_step", log_every_n_step)):
         if value is not None and value < 1:
             raise InvalidInput(f"{name} is at least 1, not {value}")
-    if disable:
-        LIBRARY.disable(chosen=True)
-        return
-    LIBRARY.enable(
+    LIBRARY.choose(
         Settings(
             log_every_n_epoch=log_every_n_epoch,
             log_every_n_step=log_every_n_step,
@@ -74,7 +71,7 @@ def autolog(
             checkpoint_save_freq=checkpoint_save_freq,
             log_model_signatures=log_model_signatures,
         ),
-        chosen=True,
+        disable=disable,
     )
 
 

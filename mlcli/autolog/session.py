@@ -92,6 +92,13 @@ class Library:
         self._said: Set[Tuple[str, str]] = set()
         self._too_old = False
 
+    def choose(self, settings: Settings, *, disable: bool) -> None:
+        """What the library's own autolog() was called for."""
+        if disable:
+            self.disable(chosen=True)
+        else:
+            self.enable(settings, chosen=True)
+
     def enable(self, settings: Settings, *, chosen: bool) -> None:
         """Log from now on, with these settings; nothing is imported for it."""
         with _lock:

@@ -59,10 +59,7 @@ def autolog(
             f"{serialization_format!r} is not a serialization format",
             hint="one of " + ", ".join(SUPPORTED_SERIALIZATION_FORMATS),
         )
-    if disable:
-        LIBRARY.disable(chosen=True)
-        return
-    LIBRARY.enable(
+    LIBRARY.choose(
         Settings(
             log_input_examples=log_input_examples,
             log_model_signatures=log_model_signatures,
@@ -78,7 +75,7 @@ def autolog(
             pos_label=pos_label,
             extra_tags=extra_tags,
         ),
-        chosen=True,
+        disable=disable,
     )
 
 

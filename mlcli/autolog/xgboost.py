@@ -31,10 +31,7 @@ def autolog(
     """
     if model_format not in FORMATS:
         raise InvalidInput(f"{model_format!r} is no format of XGBoost's", hint="one of " + ", ".join(FORMATS))
-    if disable:
-        LIBRARY.disable(chosen=True)
-        return
-    LIBRARY.enable(
+    LIBRARY.choose(
         Settings(
             importance_types=tuple(importance_types or ("weight",)),
             log_input_examples=log_input_examples,
@@ -48,7 +45,7 @@ def autolog(
             model_format=model_format,
             extra_tags=extra_tags,
         ),
-        chosen=True,
+        disable=disable,
     )
 
 
