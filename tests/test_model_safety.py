@@ -221,16 +221,16 @@ def test_a_hostile_pickle_is_refused_and_nothing_runs(tmp_path: Path, case: str)
 
 
 def test_the_refusal_says_what_it_wanted_who_made_it_and_what_to_type(tmp_path: Path) -> None:
-    folder = forge(tmp_path / "m", pickle.dumps(_Calls(collections.namedtuple, "a", "b")))
+    folder = forge(tmp_path / "m", pickle.dumps(_Calls(collections.Counter, collections.ChainMap())))
     content = yaml.safe_load(Path(folder, "MLmodel").read_text())
     content.update(run_id="0123456789abcdef" * 2, utc_time_created="2026-01-02 03:04:05.678")
     Path(folder, "MLmodel").write_text(yaml.safe_dump(content))
     with pytest.raises(ModelError) as caught:
         mlcli.sklearn.load_model(folder)
-    assert "it names collections.namedtuple" in str(caught.value)
+    assert "it names collections.ChainMap" in str(caught.value)
     assert "by run 0123456789abcdef0123456789abcdef on 2026-01-02" in str(caught.value)
     assert f"mlcli models trust add {folder}" in caught.value.hint
-    assert "mlcli models trust types add collections.namedtuple" in caught.value.hint
+    assert "mlcli models trust types add collections.ChainMap" in caught.value.hint
     assert "trust=True" in caught.value.hint
     assert "\n" not in str(caught.value) + caught.value.hint
 
@@ -473,6 +473,9 @@ def test_a_trusted_type_loads_in_any_model(tmp_path: Path) -> None:
     folder = _found(tmp_path, pickle.dumps(_Calls(os.path.basename, "a/b")))
     trust.add_type("posixpath.basename")
     assert mlcli.sklearn.load_model(folder) == "b"
+    for name in ("os.system", "builtins.eval", "cloudpickle.cloudpickle._make_function"):
+        with pytest.raises(InvalidInput, match="could do everything"):
+            trust.add_type(name)
     trust.remove("posixpath.basename")
     with pytest.raises(ModelError, match="can run code"):
         mlcli.sklearn.load_model(folder)

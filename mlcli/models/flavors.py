@@ -31,7 +31,13 @@ class Line(NamedTuple):
     module: str
 
 
-FLAVORS = (Line("sklearn", "mlflow.sklearn", "mlcli.models.sklearn"),)
+FLAVORS = (
+    Line("sklearn", "mlflow.sklearn", "mlcli.models.sklearn"),
+    Line("python_function", "mlflow.pyfunc.model", "mlcli.models.python"),
+    Line("xgboost", "mlflow.xgboost", "mlcli.models.xgboost"),
+    Line("lightgbm", "mlflow.lightgbm", "mlcli.models.lightgbm"),
+    Line("pytorch", "mlflow.pytorch", "mlcli.models.pytorch"),
+)
 PYTHON_FUNCTION = "python_function"
 
 

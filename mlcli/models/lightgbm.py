@@ -12,7 +12,7 @@ from mlcli.models.saving import Given, ModelInfo, Pins, Written
 FLAVOR = "lightgbm"
 _BOOSTER = "lightgbm.basic.Booster"
 # Their state is numbers, and the text of the model.
-_INSTANCES = frozenset(
+INSTANCES = frozenset(
     [("lightgbm.basic", "Booster")]
     + [("lightgbm.sklearn", f"LGBM{kind}") for kind in ("Model", "Classifier", "Regressor", "Ranker")]
 )
@@ -93,7 +93,7 @@ def load(found: loading.Found) -> Any:
     path = found.path(flavor.get("data"))
     lightgbm = flavors.needed("lightgbm", "this model")
     if flavor.get("model_class", _BOOSTER) != _BOOSTER:
-        return sklearn.load_file(found, flavor.get("data"), flavor.get("serialization_format"), instances=_INSTANCES)
+        return sklearn.load_file(found, flavor.get("data"), flavor.get("serialization_format"), instances=INSTANCES)
     try:
         return lightgbm.Booster(model_file=path)
     except (lightgbm.basic.LightGBMError, TypeError, ValueError) as error:

@@ -247,6 +247,10 @@ class Verdict:
     def refused(self) -> List[str]:
         return [name for name, fine in self.names.items() if not fine]
 
+    def objections(self) -> List[str]:
+        """Why the pickle would not load unasked."""
+        return [*([told(self.refused)] if self.refused else []), *self.faults]
+
     def name(self, named: Named) -> None:
         self.names[str(named)] = is_listed(named) or named in self.instances or str(named) in self.types
 
@@ -280,6 +284,9 @@ class Verdict:
     def fill(self, made: Made) -> None:
         if str(made.by) not in _DICTS and str(made.by) not in self.types:
             self.faults[f"it puts items into a {made.by}"] = None
+
+    def outside(self) -> None:
+        self.faults["it takes something from outside, by a persistent id"] = None
 
 
 _TUPLES = ("_ImputerTriplet", "DistributionBoundary")  # named tuples: their content is given when they are made

@@ -86,6 +86,9 @@ class Rules(Protocol):
     def fill(self, made: Made) -> None:
         """Items are put into something that is no plain list, dict or set."""
 
+    def outside(self) -> None:
+        """Something is taken from outside of the pickle, by a persistent id."""
+
 
 class Free:
     """The rule book that allows everything: for looking only."""
@@ -103,6 +106,9 @@ class Free:
         pass
 
     def fill(self, made: Made) -> None:
+        pass
+
+    def outside(self) -> None:
         pass
 
 
@@ -313,6 +319,11 @@ class _Machine:
     def newobj_ex(self) -> None:
         self.call(self.stack.pop(), new=True)
 
+    def persistent(self) -> None:
+        pid = self.stack.pop()
+        self.rules.outside()
+        self.stack.append(Made(None, pid))
+
     def build(self) -> None:
         state = self.stack.pop()
         target = self.stack[-1]
@@ -385,12 +396,12 @@ _BY_CODE: Dict[bytes, Callable[[_Machine], None]] = {
     b"R": lambda machine: machine.call(None, new=False),
     b"\x81": lambda machine: machine.call(None, new=True),
     b"\x92": _Machine.newobj_ex,
+    b"Q": _Machine.persistent,
     b"b": _Machine.build,
 }
 _STEPS: List[Optional[Callable[[_Machine], None]]] = [_BY_CODE.get(bytes([code])) for code in range(256)]
 _NOT_FOLLOWED = {
     ord("P"): "a persistent id",
-    ord("Q"): "a persistent id",
     ord("i"): "classes of protocol 0",
     ord("o"): "classes of protocol 1",
     0x82: "an extension code",

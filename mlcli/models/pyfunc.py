@@ -141,7 +141,7 @@ def _load_foreign(found: loading.Found, how: Mapping[str, Any]) -> PyFuncModel:
         raise ModelError(f"{found.uri} has no loader_module that could be imported: {name[:80]!r}")
     found.ask(f"it is loaded by the module {name}")
     loading.bring_code(found, how.get("code"))
-    path = found.path(how["data"], folder=True) if how.get("data") else found.folder
+    path = found.path(how["data"], file=False) if how.get("data") else found.folder
     try:
         model = import_module(name)._load_pyfunc(path)  # noqa: SLF001 - the name by which MLflow finds loaders
     except (ImportError, AttributeError) as error:

@@ -129,7 +129,7 @@ def load_file(
     """The object in a file of the model, pickled or in skops' form; ``instances`` as :func:`pickles.load` takes them."""
     path = found.path(name)
     if form == SERIALIZATION_FORMAT_SKOPS:
-        return skops.load(path, found)
+        return skops.load(path, found, instances)
     return pickles.load(path, found, instances)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from typing import Any, Dict, FrozenSet, List, NamedTuple, Tuple
+from typing import Any, Dict, FrozenSet, List, NamedTuple, Sequence, Tuple
 
 from mlcli.errors import ModelError
 from mlcli.models import allowed, pickles, sound, trust
@@ -89,14 +89,18 @@ def untrusted_types(path: str) -> List[str]:
     return found
 
 
-def load(path: str, found: Found) -> Any:
-    """Load a skops file; unless the model may run code, only one whose types are on our list."""
+def load(path: str, found: Found, instances: FrozenSet[Tuple[str, str]] = frozenset()) -> Any:
+    """Load a skops file; unless the model may run code, only one whose types are on our list.
+
+    ``instances`` are classes that a flavor vouches for beside these.
+    """
     from zipfile import BadZipFile
 
     try:
         entries, protocol = read(path)
         if not found.trusted:
-            _hold(entries, protocol, found)
+            for why, names in _objections(entries, protocol, trust.types(), instances):
+                found.ask(why, names)
         io = _io()
         model = io.load(path, trusted=io.get_untrusted_types(file=path))
     except (
@@ -118,16 +122,31 @@ def load(path: str, found: Found) -> Any:
     return model
 
 
-def _hold(entries: List[Entry], protocol: Any, found: Found) -> None:
-    types = trust.types()
-    strange = [entry for entry in entries if not entry.fine and entry.name not in types]
+def objections(
+    entries: Sequence[Entry],
+    protocol: Any,
+    types: FrozenSet[str],
+    instances: FrozenSet[Tuple[str, str]] = frozenset(),
+) -> List[str]:
+    """Why a file would not load unasked."""
+    return [why for why, _ in _objections(entries, protocol, types, instances)]
+
+
+def _objections(
+    entries: Sequence[Entry], protocol: Any, types: FrozenSet[str], instances: FrozenSet[Tuple[str, str]]
+) -> List[Tuple[str, List[str]]]:
+    """Each with the names that would have to be trusted, where these are all it takes."""
+    vouched = {Entry("ObjectNode", f"{module}.{name}") for module, name in instances}
+    strange = [entry for entry in entries if not entry.fine and entry.name not in types and entry not in vouched]
     unlisted = sorted({entry.name for entry in strange if entry.name not in _LISTED})
-    if unlisted:
-        found.ask(pickles.told(unlisted), unlisted)
-    if strange:  # each name is on the list, but not for that
-        found.ask(f"it makes {strange[0].name[:100]} by {strange[0].loader[:100]}")
+    result = [(pickles.told(unlisted), unlisted)] if unlisted else []
+    # Each of the others is on the list, but not for that.
+    result += [
+        (f"it makes {entry.name[:100]} by {entry.loader[:100]}", []) for entry in strange if entry.name in _LISTED
+    ]
     if protocol != PROTOCOL:
-        found.ask(f"it has the form of an old skops, {protocol!r}")
+        result.append((f"it has the form of an old skops, {str(protocol)[:20]}", []))
+    return result
 
 
 def read(path: str) -> Tuple[List[Entry], Any]:

@@ -11,11 +11,11 @@ from mlcli.models.saving import Given, ModelInfo, Pins, Written
 
 FLAVOR = "xgboost"
 FORMATS = ("ubj", "json")
-_BOOSTER = "xgboost.core.Booster"
-_CLASSES = frozenset(
+BOOSTER = "xgboost.core.Booster"
+CLASSES = frozenset(
     f"xgboost.sklearn.{name}"
     for name in "XGBModel XGBClassifier XGBRegressor XGBRanker XGBRFClassifier XGBRFRegressor".split()
-) | {_BOOSTER}
+) | {BOOSTER}
 
 
 def save_model(
@@ -91,8 +91,8 @@ def load_model(model_uri: str, dst_path: Optional[str] = None, *, trust: bool = 
 def load(found: loading.Found) -> Any:
     flavor = found.flavor(FLAVOR)
     path = found.path(flavor.get("data"))
-    name = str(flavor.get("model_class", _BOOSTER))
-    if name not in _CLASSES:
+    name = str(flavor.get("model_class", BOOSTER))
+    if name not in CLASSES:
         found.ask(f"it makes a {name[:100]}", (name[:100],))
     xgboost = flavors.needed("xgboost", "this model")
     home = flavors.needed(name.rpartition(".")[0], "this model")
@@ -128,7 +128,7 @@ def _writer(model: Any, model_format: str) -> saving.Writer:
         file = f"model.{model_format}"
         model.save_model(os.path.join(folder, file))
         own = {"xgb_version": xgboost.__version__, "data": file, "model_class": name, "model_format": model_format}
-        booster = name == _BOOSTER
+        booster = name == BOOSTER
         return Written(
             FLAVOR,
             own,
