@@ -539,12 +539,18 @@ class Store(Registry):
         keys = [row[0] for row in rows]
         params = grouped(self._by_keys("SELECT run, key, value FROM params WHERE run", keys, ordered=False))
         tags = grouped(self._by_keys("SELECT run, key, value FROM tags WHERE run", keys, ordered=False))
+        latest: Dict[int, LatestMetrics] = {}
         points: Dict[int, List[Metric]] = {}
         nan, new = float("nan"), Metric._make
         for run, name, value, is_nan, time, step in self._by_keys(
             "SELECT run, key, value, is_nan, timestamp, step FROM series WHERE run", keys, ordered=False
         ):
-            points.setdefault(run, []).append(new((name, nan if is_nan else value, time, step)))
+            if run not in latest:
+                latest[run] = LatestMetrics()
+                latest[run].points = points[run] = []
+            point = new((name, nan if is_nan else value, time, step))
+            latest[run][name] = point.value
+            points[run].append(point)
         inputs = self._inputs(keys)
         made, read = self._models_of(keys)
         result = []
@@ -553,10 +559,7 @@ class Store(Registry):
             info = RunInfo(
                 run_id, str(experiment), name, user, status, start, end, f"{base.rstrip('/')}/{run_id}/artifacts", stage
             )
-            latest = points.get(key, ())
-            metrics = LatestMetrics([point[:2] for point in latest])
-            metrics.points = latest
-            data = RunData(metrics, params.get(key, {}), tags.get(key, {}))
+            data = RunData(latest.get(key) or LatestMetrics(), params.get(key, {}), tags.get(key, {}))
             read_there = RunInputs(tuple(inputs.get(key, ())), tuple(read.get(key, ())))
             result.append(Run(info, data, read_there, RunOutputs(tuple(made.get(key, ())))))
         return result
