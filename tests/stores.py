@@ -50,7 +50,6 @@ NOT_BEHIND_A_SERVER = frozenset(
     test_a_run_moves_and_its_artifacts_stay_where_their_uri_says
     test_a_moved_run_takes_local_sources
     test_the_folder_of_a_deleted_experiment_is_kept_for_the_runs_that_left
-    test_a_run_moves_only_to_an_experiment_that_is_there
     test_files_of_a_version_are_read_on_this_machine_only
     test_a_model_named_below_a_run_may_be_a_logged_model
     """.split()

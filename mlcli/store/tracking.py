@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from types import TracebackType
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Type, Union
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Type, Union
 
 from mlcli import journal, rules
 from mlcli.entities import (
@@ -37,6 +37,9 @@ from mlcli.store import query
 from mlcli.store.absorb import Writes, set_tag
 from mlcli.store.records import KEYS_AT_ONCE, NEXT_EXPERIMENT, Pairs, experiment_key, grouped, no_experiment, pairs
 from mlcli.store.registry import Registry
+
+if TYPE_CHECKING:
+    from mlcli.store.leftovers import Leftover
 
 _RUN_COLUMNS = (
     "r.id, r.run_id, r.experiment, r.name, r.user_id, r.status, r.start_time, r.end_time, r.lifecycle_stage,"
@@ -479,6 +482,17 @@ class Store(Registry):
         for experiment in experiments:
             remove_if_empty(experiment.artifact_location)  # what else is in it may be MLflow's, which numbers alike
         os.unlink(plan)
+
+    def leftovers(self) -> List[Leftover]:
+        """What interrupted work left in the folders of this store and can go."""
+        from mlcli.store import leftovers
+
+        return leftovers.found(self)
+
+    def remove_leftovers(self, found: Sequence[Leftover]) -> None:
+        from mlcli.store import leftovers
+
+        leftovers.remove(self, found)
 
     def run_folders(self) -> Iterator[str]:
         """The folders of runs that are there on this machine, wherever their experiments keep them."""
