@@ -241,7 +241,7 @@ def _shown(host: str) -> str:
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
-def _open(uri: str | None, destination: str | None = None) -> Store:
+def _open(uri: str | None, destination: str | None = None, *, create: bool = True) -> Store:
     from mlcli.store import is_remote, open_store
 
     address = uri or config.tracking_uri().value or ""
@@ -251,8 +251,8 @@ def _open(uri: str | None, destination: str | None = None) -> Store:
             hint="name a folder or a database with --backend-store-uri",
         )
     if address.partition("://")[0] in ("postgresql", "postgres"):
-        return open_store(address, artifact_root=destination)
-    return open_store(address)
+        return open_store(address, create=create, artifact_root=destination)
+    return open_store(address, create=create)
 
 
 def _users(store: Store) -> Users:
@@ -270,17 +270,22 @@ def add_user(
     role: Annotated[str, typer.Option("--role", metavar="ROLE", help="read, write or admin.")] = "write",
     backend_store_uri: Backend = None,
 ) -> None:
-    """Add a user and print the token, which is not kept and cannot be shown again."""
+    """Add a user and print the token.
+
+    It is not kept and cannot be shown again.
+    """
     with _open(backend_store_uri) as store:
         token = _users(store).add(name, role)
-    render.note(f"{name} may {role}; the token is shown this once: MLFLOW_TRACKING_TOKEN, or the password of {name}")
+        served = store.database.name
+    render.note(f"{name} may {role} on the server of {served}")
+    render.note(f"the token is shown this once: MLFLOW_TRACKING_TOKEN, or the password of {name}")
     render.emit(token)
 
 
 @users_app.command("list")
 def list_users(backend_store_uri: Backend = None, as_json: options.Json = False) -> None:
     """List the users and their roles."""
-    with _open(backend_store_uri) as store:
+    with _open(backend_store_uri, create=False) as store:
         found = _users(store).read()
     rows = [{"name": name, "role": user["role"]} for name, user in sorted(found.items())]
     columns = (render.Column("name", "NAME", style="bold"), render.Column("role", "ROLE"))
@@ -292,7 +297,7 @@ def remove_user(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Whose token is of no use from now on.")],
     backend_store_uri: Backend = None,
 ) -> None:
-    """Remove a user; the token is of no use from now on."""
-    with _open(backend_store_uri) as store:
+    """Remove a user, whose token is of no use from now on."""
+    with _open(backend_store_uri, create=False) as store:
         _users(store).remove(name)
     render.success(f"{name} is removed")
