@@ -266,8 +266,10 @@ def _tags(given: Optional[Pairs]) -> List[Dict[str, str]]:
 
 def _order(item: Any) -> Dict[str, Any]:
     """A text such as ``metrics.loss DESC`` as a logged models' search wants it."""
-    if not isinstance(item, str):
+    if isinstance(item, Mapping):
         return dict(item)
+    if not isinstance(item, str):
+        raise InvalidInput("order_by has texts, or maps with a field_name", hint="such as metrics.accuracy")
     name, _, direction = item.strip().rpartition(" ")
     if direction.upper() in ("ASC", "DESC") and name:
         return {"field_name": name.strip(), "ascending": direction.upper() == "ASC"}
