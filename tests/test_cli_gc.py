@@ -220,3 +220,13 @@ def test_a_server_removes_nothing_that_is_not_deleted(
         with pytest.raises(MlcliError, match="is not deleted"):
             http.server(served.url).json("POST", "/api/2.0/mlcli/collect", {"run_ids": [deleted[1]]})
         mlcli("runs", "show", deleted[1])
+
+
+def test_a_server_lets_nobody_remove_without_a_token_and_says_so(
+    mlcli, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Served(root, token="known-to-few-people") as served:
+        monkeypatch.setenv("MLCLI_TRACKING_URI", served.url)
+        assert "needs a token" in mlcli("gc", check=6).stderr
+        monkeypatch.setenv("MLCLI_TRACKING_TOKEN", "known-to-few-people")
+        mlcli("gc")

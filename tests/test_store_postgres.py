@@ -562,3 +562,13 @@ def test_a_looker_finds_no_store_where_none_is(root: Path) -> None:
 )
 def test_addresses_are_shown_without_secrets(address: str | None, shown: str | None) -> None:
     assert config.masked(address) == shown
+
+
+def test_users_are_kept_where_the_server_will_look(mlcli, tmp_path: Path) -> None:
+    address = in_postgres.address(tmp_path / "s")
+    add = ("server", "users", "add", "--backend-store-uri", address)
+    assert "there is no store" in mlcli(*add, "ann", check=3).stderr
+    folder = tmp_path / "files"
+    mlcli(*add, "ann", "--artifacts-destination", folder)
+    mlcli(*add, "bob")
+    assert set(json.loads((folder / "server-users.json").read_text())["users"]) == {"ann", "bob"}

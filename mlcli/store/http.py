@@ -71,6 +71,10 @@ class Uncertain(StoreUnavailable):
     """The connection was cut after the request was sent: it may have been carried out, or not."""
 
 
+class Refused(StoreUnavailable):
+    """The server does not know who asks, or does not let them."""
+
+
 class Answer(NamedTuple):
     status: int
     headers: Mapping[str, str]  # names in lower case
@@ -410,7 +414,7 @@ class Server:
         if answer.status in (401, 403):
             known = "MLCLI_TRACKING_TOKEN holds the token; MLFLOW_TRACKING_USERNAME and _PASSWORD a login"
             may_not = "whoever runs the server gives rights: `mlcli server users add NAME --role ROLE`"
-            return StoreUnavailable(
+            return Refused(
                 f"the tracking server {self.url} refuses: {message or _status(answer.status)}",
                 hint=hint or (may_not if "needs the right to" in message else known),
             )
