@@ -54,7 +54,9 @@ def test_every_command_and_option_in_it_exists(mlcli, command: str) -> None:
         words[:3]
         if words[:2] == ["server", "users"]
         else words[:2]
-        if words[1:] and not words[1].startswith("-") and words[0] in ("runs", "experiments", "artifacts", "models", "env")
+        if words[1:]
+        and not words[1].startswith("-")
+        and words[0] in ("runs", "experiments", "artifacts", "models", "env")
         else words[:1]
     )
     text = mlcli(*group, "--help").stdout
