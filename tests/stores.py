@@ -22,9 +22,10 @@ class Kind(NamedTuple):
 
 
 in_postgres = Kind(lambda folder: postgres.running().uri_of(folder))
+_lent = Kind(lambda folder: postgres.running().lent_uri_of(folder))
 
 # Those that apply the journals of a folder themselves.
-LOCAL_KINDS = {"sqlite": Kind(str), "postgres": in_postgres}
+LOCAL_KINDS = {"sqlite": Kind(str), "postgres": _lent}
 KINDS: dict[str, Callable[[Path], Store]] = {**LOCAL_KINDS, "rest": ServedStore}
 
 # What a server keeps from its clients or does not do, and what is about folders of this machine: not asked of a store
