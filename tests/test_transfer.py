@@ -36,8 +36,8 @@ def here(root: Path, open_at):
 
 
 @pytest.fixture
-def there(tmp_path: Path) -> Path:
-    return tmp_path / "there" / "mlruns"
+def there(quick_path: Path) -> Path:  # on the disk that `here` is on: files can be linked
+    return quick_path / "there" / "mlruns"
 
 
 def whys(report: Report) -> list[str]:
