@@ -33,7 +33,10 @@ def median(call):
 with tracking.start_run() as run:
     log = median(
         lambda number: sk.log_model(
-            forest, f"model{number}", input_example=X[:2], skops_trusted_types=["sklearn.tree._tree.Tree", "numpy.dtype"]
+            forest,
+            f"model{number}",
+            input_example=X[:2],
+            skops_trusted_types=["sklearn.tree._tree.Tree", "numpy.dtype"],
         )
     )
 uri = f"runs:/{run.info.run_id}/model0"
