@@ -7,7 +7,7 @@ from fastapi import FastAPI, HTTPException
 
 import mlcli.projects
 from mlcli.client import Client
-from mlcli.errors import MlcliError
+from mlcli.errors import MlcliError, NotFound
 
 PROJECT = os.environ.get("PROJECT", "../wine")
 started: Dict[str, Any] = {}  # the runs that this service started, by their ids
@@ -30,13 +30,17 @@ def progress(run_id: str) -> Dict[str, Any]:
     run = started.get(run_id)
     if run is None:
         raise HTTPException(404, "this service has started no such run")
-    status = run.get_status()
-    told: Dict[str, Any] = {"run_id": run_id, "status": status, "why": run.end_reason(), "metrics": {}, "step": None}
-    if status != "SCHEDULED":
+    told: Dict[str, Any] = {
+        "run_id": run_id, "status": run.get_status(), "why": run.end_reason(), "exit_code": run.exit_code,
+        "metrics": {}, "step": None,
+    }
+    try:
         recorded = Client().get_run(run_id).data
-        told["metrics"] = dict(recorded.metrics)
-        points = [Client().get_metric_history(run_id, key)[-1] for key in recorded.metrics]
-        told["step"] = max((point.step for point in points), default=None)
+    except NotFound:  # it has not begun, or what was asked for cannot be run: the service's log says why
+        return told
+    told["metrics"] = dict(recorded.metrics)
+    points = [Client().get_metric_history(run_id, key)[-1] for key in recorded.metrics]
+    told["step"] = max((point.step for point in points), default=None)
     return told
 
 
