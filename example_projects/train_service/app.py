@@ -19,7 +19,7 @@ app = FastAPI(title="Train")
 def train(parameters: Dict[str, Any]) -> Dict[str, str]:
     try:
         run = mlcli.projects.run(PROJECT, parameters=parameters, synchronous=False)
-    except MlcliError as error:  # a parameter that the project does not have, a value of another type
+    except MlcliError as error:
         raise HTTPException(422, error.message) from error
     started[run.run_id] = run
     return {"run_id": run.run_id, "progress": f"/train/{run.run_id}"}
