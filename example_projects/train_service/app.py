@@ -31,8 +31,12 @@ def progress(run_id: str) -> Dict[str, Any]:
     if run is None:
         raise HTTPException(404, "this service has started no such run")
     told: Dict[str, Any] = {
-        "run_id": run_id, "status": run.get_status(), "why": run.end_reason(), "exit_code": run.exit_code,
-        "metrics": {}, "step": None,
+        "run_id": run_id,
+        "status": run.get_status(),
+        "why": run.end_reason(),
+        "exit_code": run.exit_code,
+        "metrics": {},
+        "step": None,
     }
     try:
         recorded = Client().get_run(run_id).data
