@@ -43,17 +43,18 @@ def row(kind: str, key: str, values: list[Any]) -> dict[str, Any]:
 
 def compared(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """One row per thing that any of the runs has, with the value of each run."""
-    rows = [
+    found = [
         row("run", "name", [run.info.run_name for run in runs]),
         row("run", "status", [run.info.status for run in runs]),
         row("run", "duration_ms", [took(run) for run in runs]),
-        *_rows("param", [run.data.params for run in runs]),
-        *_rows("metric", [run.data.metrics for run in runs]),
+        *rows("param", [run.data.params for run in runs]),
+        *rows("metric", [run.data.metrics for run in runs]),
     ]
-    return [{**item, "best": best(item["key"], item["values"])} if item["kind"] == "metric" else item for item in rows]
+    return [{**item, "best": best(item["key"], item["values"])} if item["kind"] == "metric" else item for item in found]
 
 
-def _rows(kind: str, maps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def rows(kind: str, maps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row per key that any of the maps has."""
     return [row(kind, key, [one.get(key) for one in maps]) for key in sorted({key for one in maps for key in one})]
 
 
@@ -71,15 +72,15 @@ def differences(one: Run, other: Run) -> list[dict[str, Any]]:
     pair = (one, other)
     maps = [run.data.tags for run in pair]
     own = [{key: value for key, value in tags.items() if not key.startswith(("mlflow.", "mlcli."))} for tags in maps]
-    rows = [
+    found = [
         *compared(pair),
         *(row("code", words, [tags.get(key) for tags in maps]) for key, words in CODE.items()),
         row("code", PATCH, [_digest(_artifact(run, PATCH)) for run in pair]),
         *(row("environment", words, [tags.get(key) for tags in maps]) for key, words in ENVIRONMENT.items()),
-        *_rows("package", [_packages(_artifact(run, LOCK)) for run in pair]),
-        *_rows("tag", own),
+        *rows("package", [_packages(_artifact(run, LOCK)) for run in pair]),
+        *rows("tag", own),
     ]
-    return [item for item in rows if not item["same"] and (item["kind"], item["key"]) != ("run", "name")]
+    return [item for item in found if not item["same"] and (item["kind"], item["key"]) != ("run", "name")]
 
 
 def _artifact(run: Run, name: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, List, Optional
 import typer
 
 from mlcli.cli import completion, options, portrait, render
-from mlcli.cli.portrait import LOG, NOTE, SHORT_ID, took
+from mlcli.cli.portrait import LOG, NOTE, SHORT_ID, differing, took
 from mlcli.entities import LifecycleStage, RunStatus, ViewType
 from mlcli.errors import InvalidInput, NotFound
 from mlcli.store import is_remote, open_store
@@ -191,22 +191,6 @@ def _is_number(text: str | None) -> bool:
     except ValueError:
         return False
     return True
-
-
-def differing(maps: Sequence[Mapping[str, object]]) -> list[str]:
-    """The keys whose values are not the same everywhere, those that most have first; of a single map all keys."""
-    counts: dict[str, int] = {}
-    values: dict[str, set[str]] = {}
-    for one in maps:
-        for key, value in one.items():
-            counts[key] = counts.get(key, 0) + 1
-            values.setdefault(key, set()).add(str(value))
-    keys = [
-        key
-        for key in counts
-        if not key.startswith("system/") and (len(maps) == 1 or counts[key] < len(maps) or len(values[key]) > 1)
-    ]
-    return sorted(keys, key=lambda key: (-counts[key], key))
 
 
 @app.command()

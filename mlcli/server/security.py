@@ -62,20 +62,30 @@ class Auth:
     def required(self) -> bool:
         return self._required or bool(self._users and self._users.read())
 
-    def identify(self, authorization: bytes | None) -> Identity | None:
-        """The sender; None where a token is needed and is missing or unknown."""
+    def identify(self, authorization: bytes | None, session: str | None = None) -> Identity | None:
+        """The sender; None where a token is needed and is missing or unknown. A browser shows its ``session`` instead."""
         users = self._users.read() if self._users else {}
         if not self._required and not users:
             return ANYBODY
-        digest = _digest(_password(authorization))
+        digest = _session_of(session) if authorization is None and session else _digest(_password(authorization))
+        kept = _session if authorization is None and session else str
         found = None
         # Every hash is compared, and in constant time: how long it takes tells nothing.
         for name, user in users.items():
-            if hmac.compare_digest(digest, user["token"]):
+            if hmac.compare_digest(digest, kept(user["token"])):
                 found = Identity(name, user["role"])
-        if self._token is not None and hmac.compare_digest(digest, self._token):
+        if self._token is not None and hmac.compare_digest(digest, kept(self._token)):
             found = Identity(None, ADMIN)
         return found
+
+    def session(self, token: str) -> str | None:
+        """What the cookie of a browser holds that has shown a good token; it is of no use as a token.
+
+        It is made from the kept hash of the token, so it lives through restarts and ends with the token.
+        """
+        if self.identify(b"Bearer " + token.encode("utf-8", "replace")) is None:
+            return None
+        return _session(_digest(token))
 
 
 class Users:
@@ -167,6 +177,20 @@ def token_from(path: str) -> tuple[str, bool]:
 
 def _digest(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _session(digest: str) -> str:
+    return hmac.new(digest.encode(), b"mlcli pages", "sha256").hexdigest()
+
+
+def _session_of(cookie: str) -> str:
+    return cookie if cookie.isascii() else ""
+
+
+def read_cookies(header: bytes | None) -> dict[str, str]:
+    """The cookies that a browser sends."""
+    pairs = (part.strip().partition("=") for part in (header or b"").decode("latin-1").split(";"))
+    return {name: value for name, sign, value in pairs if sign}
 
 
 def _password(authorization: bytes | None) -> str:
