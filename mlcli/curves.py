@@ -11,7 +11,8 @@ Curve = Sequence[tuple[float, float]]
 
 class Aligned(NamedTuple):
     """Curves over common places ``xs``; None where a curve has no point. ``width`` is that of a stretch, 0 where every
-    point is there."""
+    point is there.
+    """
 
     xs: list[float]
     curves: list[list[float | None]]

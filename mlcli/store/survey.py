@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from mlcli import journal
-from mlcli.entities import ViewType
+from mlcli.entities import Run, ViewType
 from mlcli.store import query
-from mlcli.store.records import experiment_key
+from mlcli.store.records import KEYS_AT_ONCE, experiment_key
 from mlcli.store.tracking import Store
 
 MAX_GROUPS = 200
@@ -40,7 +40,10 @@ def activity(store: Store) -> Dict[str, Activity]:
 
 
 def count_runs(
-    store: Store, experiment_ids: Optional[Sequence[str]], filter_string: str = "", view_type: str = ViewType.ACTIVE_ONLY
+    store: Store,
+    experiment_ids: Optional[Sequence[str]],
+    filter_string: str = "",
+    view_type: str = ViewType.ACTIVE_ONLY,
 ) -> int:
     """How many runs a search finds."""
     found = _search(store, experiment_ids, filter_string, view_type)
@@ -118,6 +121,17 @@ def groups(
     return [RunGroup(value, count, last, numbers.get(value, {})) for value, count, last in rows]
 
 
+def runs_of(store: Store, run_ids: Sequence[str]) -> List[Run]:
+    """The runs of these ids, deleted ones too, in the order of the ids; what is not there is left out."""
+    found: Dict[str, Run] = {}
+    for start in range(0, len(run_ids), KEYS_AT_ONCE // 5):
+        some = [run_id for run_id in run_ids[start : start + KEYS_AT_ONCE // 5] if "'" not in run_id]
+        if some:
+            named = "run_id IN ('{}')".format("', '".join(some))
+            found.update((run.info.run_id, run) for run in store.search_runs(None, named, ViewType.ALL))
+    return [found[run_id] for run_id in run_ids if run_id in found]
+
+
 def children(store: Store, run_ids: Sequence[str]) -> Dict[str, int]:
     """How many active child runs each of the runs has."""
     some = {f"r{place}": run_id for place, run_id in enumerate(run_ids[:500])}
@@ -143,8 +157,6 @@ def curve(store: Store, run_id: str, key: str, *, by_time: bool = False) -> List
     return rows
 
 
-def _search(
-    store: Store, experiment_ids: Optional[Sequence[str]], filter_string: str, view_type: str
-) -> query.Query:
+def _search(store: Store, experiment_ids: Optional[Sequence[str]], filter_string: str, view_type: str) -> query.Query:
     chosen = None if experiment_ids is None else [experiment_key(item) for item in experiment_ids]
     return query.runs(filter_string, (), chosen, view_type, journal.now(), root=store.root)

@@ -169,6 +169,11 @@ def _drawing() -> Any:
     return import_module(f"{__name__}.drawing")
 
 
+async def draw(visit: Visit, page: Page) -> bytes:
+    """Draw a page for which no store is asked, aside from the thread that answers."""
+    return await asyncio.get_running_loop().run_in_executor(None, _drawing().draw, visit, page)
+
+
 def _json(found: Any) -> bytes:
     from mlcli.cli.render import json_ready
 
@@ -182,10 +187,10 @@ def _kept(visit: Visit) -> Headers:
     """A language that was chosen is remembered."""
     if visit.query.one("lang") not in LANGUAGES:
         return []
-    return [_cookie(visit.server, _LANGUAGE, visit.language, hidden=False)]
+    return [cookie(visit.server, _LANGUAGE, visit.language, hidden=False)]
 
 
-def _cookie(server: Server, name: str, value: str, *, hidden: bool = True, age: int = 31_536_000) -> tuple[bytes, bytes]:
+def cookie(server: Server, name: str, value: str, *, hidden: bool = True, age: int = 31_536_000) -> tuple[bytes, bytes]:
     path = server.prefix + "/"
     flags = "; HttpOnly; SameSite=Strict" if hidden else "; SameSite=Lax"
     return b"set-cookie", f"{name}={value}; Path={path}; Max-Age={age}{flags}".encode()
@@ -252,7 +257,7 @@ async def answer_refused(server: Server, scope: Scope, send: Send, refused: Refu
         page = Page("login.html", "Log in", {"wrong": False})
     else:
         page = Page("refused.html", refused.error_code, {"status": refused.status, "message": refused.message})
-    content = await asyncio.get_running_loop().run_in_executor(None, _drawing().draw, visit, page)
+    content = await draw(visit, page)
     kept = [(name, value) for name, value in refused.headers if name != b"www-authenticate"]
     await http.answer(send, refused.status, content, [(b"content-type", b"text/html; charset=utf-8"), *kept, *SAFE])
 
@@ -273,6 +278,11 @@ async def _act(request: Request, _scope: Scope, receive: Receive, send: Send) ->
     action = _named("actions:find")(request.given["action"])
     place = await request.server.workers.write(lambda store: action(store, form, request.user), durable=True)
     if request.header(b"accept") == b"application/json":
-        await http.answer(send, 200, http.dump({"page": request.server.prefix + place}), [(b"content-type", b"application/json"), *SAFE])
+        await http.answer(
+            send,
+            200,
+            http.dump({"page": request.server.prefix + place}),
+            [(b"content-type", b"application/json"), *SAFE],
+        )
         return
     await answer_move(request.server, send, place)

@@ -125,19 +125,23 @@ def register_runs(store: Store, form: Query, user: Identity) -> str:
     from mlcli.server.pages import previews
 
     name, path = form.one("name").strip(), form.one("path").strip("/ ")
-    chosen = []
+    chosen: list[tuple[str, str, str | None]] = []
     for run_id in _runs(form):
         run = store.get_run(run_id)
         if run.info.lifecycle_stage != LifecycleStage.ACTIVE:
             raise InvalidInput(f"run {run.info.run_name!r} is deleted")
-        logged = [item.model_id for item in store.search_logged_models(None, f"source_run_id = '{run_id}'", max_results=2)]
+        logged = [
+            item.model_id for item in store.search_logged_models(None, f"source_run_id = '{run_id}'", max_results=2)
+        ]
         root = open_artifacts(run.info.artifact_uri)
         if path:
             if not root.has(f"{path}/MLmodel"):
                 raise InvalidInput(f"run {run.info.run_name!r} has no model at {path!r}")
             chosen.append((run_id, f"runs:/{run_id}/{path}", None))
             continue
-        found: list[tuple[str, str, str | None]] = [(run_id, f"runs:/{run_id}/{place}", None) for place in previews.models_in(root)]
+        found: list[tuple[str, str, str | None]] = [
+            (run_id, f"runs:/{run_id}/{place}", None) for place in previews.models_in(root)
+        ]
         found += [(run_id, f"models:/{model_id}", model_id) for model_id in logged]
         if not found:
             raise InvalidInput(f"run {run.info.run_name!r} has logged no model")

@@ -24,7 +24,7 @@ def chosen_runs(visit: Visit, store: Store, most: int) -> list[Run]:
     """The runs that are named or, without names, the newest that a filter finds in experiments."""
     ids = list(dict.fromkeys(visit.query.many("run")))
     if ids:
-        return [store.get_run(run_id) for run_id in ids[:most]]
+        return survey.runs_of(store, ids[:most])
     return list(store.search_runs(visit.query.many("e") or None, visit.query.one("filter"), max_results=most))
 
 
@@ -32,14 +32,10 @@ def overlay(visit: Visit, store: Store) -> Page:
     runs = chosen_runs(visit, store, MOST_RUNS)
     keys = sorted({key for run in runs for key in run.data.metrics})
     asked = [key for key in dict.fromkeys(visit.query.many("metric")) if key in keys]
-    with_steps = {
-        point.key for run in runs for point in getattr(run.data.metrics, "points", ()) if point.step
-    }
+    with_steps = {point.key for run in runs for point in getattr(run.data.metrics, "points", ()) if point.step}
     shown = asked or [key for key in keys if key in with_steps][:6] or keys[:6]
     data = {
-        "runs": [
-            {"run_id": run.info.run_id, "name": run.info.run_name, "status": run.info.status} for run in runs
-        ],
+        "runs": [{"run_id": run.info.run_id, "name": run.info.run_name, "status": run.info.status} for run in runs],
         "metrics": keys,
         "shown": shown[:MOST_METRICS],
         "live": any(not RunStatus.is_terminated(run.info.status) for run in runs),

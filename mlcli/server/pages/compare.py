@@ -43,7 +43,7 @@ def compare(visit: Visit, store: Store) -> Page:
         "metrics": metrics,
         "metric": metric,
         "less": comparison.better_is_less(metric),
-        "rows": [item for item in comparison.compared(side)] if side else [],
+        "rows": comparison.compared(side),
         "side": len(side),
         "images": _images(side),
         "importance": [

@@ -88,7 +88,13 @@ def _environment() -> Environment:
         "short": lambda run_id: str(run_id)[:8],
         "spark": _spark,
     }
-    made.globals |= {"version": __version__, "languages": LANGUAGES, "SIGNS": _SIGNS}
+    made.globals |= {
+        "in_columns": _in_columns,
+        "basename": lambda text: str(text).rstrip("/").rpartition("/")[2],
+        "version": __version__,
+        "languages": LANGUAGES,
+        "SIGNS": _SIGNS,
+    }
     return made
 
 
@@ -99,6 +105,15 @@ def _number(value: Any) -> str:
     if isinstance(value, str):  # NaN and the infinities, as JSON has them
         return value
     return "" if value is None else render.number(value)
+
+
+def _in_columns(runs: Sequence[Any], columns: Sequence[str]) -> dict[str, Callable[[Any], str]]:
+    """How to show the numbers of each metric so that their points stand below each other."""
+    return {
+        name: render.numbers(run["metrics"].get(name[len("metrics.") :]) for run in runs)
+        for name in columns
+        if name.startswith("metrics.")
+    }
 
 
 @pass_context

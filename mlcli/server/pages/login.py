@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from mlcli.server import http, pages
@@ -26,14 +25,14 @@ async def login(request: Request, scope: Scope, receive: Receive, send: Send) ->
     if session is None:
         visit = pages.visit_of(server, {**scope, "query_string": b""}, request.headers, {}, request.user)
         page = pages.Page("login.html", "Log in", {"wrong": True})
-        content = await asyncio.get_running_loop().run_in_executor(None, pages._drawing().draw, visit, page)  # noqa: SLF001 - of our own package
+        content = await pages.draw(visit, page)
         await http.answer(send, 401, content, [(b"content-type", b"text/html; charset=utf-8"), *pages.SAFE])
         return
-    await pages.answer_move(server, send, "/", [pages._cookie(server, server.cookie, session)])  # noqa: SLF001 - the same
+    await pages.answer_move(server, send, "/", [pages.cookie(server, server.cookie, session)])
 
 
 async def logout(request: Request, _scope: Scope, _receive: Receive, send: Send) -> None:
     """Let the browser forget its token."""
     if request.header(b"sec-fetch-site") != b"same-origin" and request.header(b"origin") is None:
         raise Refused(403, "PERMISSION_DENIED", "this is for the buttons of our own pages")
-    await pages.answer_move(request.server, send, "/", [pages._cookie(request.server, request.server.cookie, "", age=0)])  # noqa: SLF001 - the same
+    await pages.answer_move(request.server, send, "/", [pages.cookie(request.server, request.server.cookie, "", age=0)])

@@ -16,18 +16,20 @@ def as_html(text: str) -> str:
     return str(_reader().render(text[:MOST]))
 
 
+class _Reader(MarkdownIt):
+    """A reader whose links lead to the web, or to a place in the note, and nowhere else."""
+
+    def validateLink(self, url: str) -> bool:  # noqa: N802 - the library's name
+        return url.strip().lower().startswith(("http://", "https://", "mailto:", "#"))
+
+
 @cache
 def _reader() -> MarkdownIt:
-    made = MarkdownIt("commonmark", {"html": False, "linkify": False, "maxNesting": 20})
+    made = _Reader("commonmark", {"html": False, "linkify": False, "maxNesting": 20})
     made.enable(["table", "strikethrough"])
-    made.validateLink = _leads_to_the_web  # type: ignore[method-assign]
     made.add_render_rule("image", _image)
     made.add_render_rule("link_open", _link)
     return made
-
-
-def _leads_to_the_web(address: str) -> bool:
-    return address.strip().lower().startswith(("http://", "https://", "mailto:", "#"))
 
 
 def _link(self: Any, tokens: Sequence[Token], place: int, options: Any, _env: MutableMapping[str, Any]) -> str:

@@ -7,9 +7,9 @@ from typing import Any
 from mlcli.artifacts import open_artifacts
 from mlcli.cli import comparison, portrait
 from mlcli.entities import ModelVersion, Run
-from mlcli.errors import InvalidInput, MlcliError, NotFound
+from mlcli.errors import InvalidInput, MlcliError
 from mlcli.server.pages import Page, Visit, previews
-from mlcli.store import Store
+from mlcli.store import Store, survey
 
 SIZE = 100
 
@@ -64,14 +64,9 @@ def _literal(text: str) -> str:
 
 
 def _runs(store: Store, versions: list[ModelVersion]) -> dict[str, Run]:
-    """The runs that the versions came from, as far as they are here."""
-    result = {}
-    for run_id in dict.fromkeys(version.run_id for version in versions if version.run_id):
-        try:
-            result[run_id] = store.get_run(run_id)
-        except NotFound:  # it is kept elsewhere, or was removed for good
-            continue
-    return result
+    """The runs that the versions came from, as far as they are here: some are kept elsewhere, or were removed for good."""
+    wanted = list(dict.fromkeys(version.run_id for version in versions if version.run_id))
+    return {run.info.run_id: run for run in survey.runs_of(store, wanted)}
 
 
 def _version(version: ModelVersion, run: Run | None, scores: list[str]) -> dict[str, Any]:
@@ -129,9 +124,7 @@ def _lineage(store: Store, found: ModelVersion, run: Run | None) -> list[dict[st
     tags = run.data.tags
     steps.append({"what": "run", "name": run.info.run_name, "page": ["runs", run.info.run_id]})
     experiment = store.get_experiment(run.info.experiment_id)
-    steps.append(
-        {"what": "experiment", "name": experiment.name, "page": ["experiments", experiment.experiment_id]}
-    )
+    steps.append({"what": "experiment", "name": experiment.name, "page": ["experiments", experiment.experiment_id]})
     steps += [
         {"what": "dataset", "name": f"{item.dataset.name} ({item.dataset.digest})", "page": None}
         for item in run.inputs.dataset_inputs
@@ -158,8 +151,10 @@ def compare(visit: Visit, store: Store) -> Page:
         comparison.row("version", "run", [run.info.run_name if run else "" for run in maps]),
         *comparison.rows("param", [run.data.params if run else {} for run in maps]),
     ]
-    for item in comparison.rows("metric", [run.data.metrics if run else {} for run in maps]):
-        rows.append({**item, "best": comparison.best(item["key"], item["values"])})
+    rows += [
+        {**item, "best": comparison.best(item["key"], item["values"])}
+        for item in comparison.rows("metric", [run.data.metrics if run else {} for run in maps])
+    ]
     data = {
         "model": name,
         "versions": [{"version": item.version, "aliases": list(item.aliases)} for item in versions],

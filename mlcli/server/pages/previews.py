@@ -25,7 +25,9 @@ _TABLES = {"csv": ",", "tsv": "\t"}
 _PAGES = ("html", "htm")
 # What a file may do when it is shown: an image nothing, a page look as it was made to; neither runs anything.
 _IMAGE_POLICY = b"default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
-_PAGE_POLICY = b"default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; sandbox; frame-ancestors 'self'"
+_PAGE_POLICY = (
+    b"default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; sandbox; frame-ancestors 'self'"
+)
 
 
 def ending(path: str) -> str:
@@ -38,7 +40,12 @@ def preview(root: LocalArtifacts, path: str, run_uri: str) -> dict[str, Any]:
     place = root.path(name)
     if os.path.isdir(place):
         if os.path.isfile(os.path.join(place, "MLmodel")):
-            return {"kind": "model", "path": name, "model": described(root, name), "code": code_for(f"{run_uri}/{name}")}
+            return {
+                "kind": "model",
+                "path": name,
+                "model": described(root, name),
+                "code": code_for(f"{run_uri}/{name}"),
+            }
         return {"kind": "folder", "path": name, "entries": len(root.list(name))}
     if not os.path.isfile(place):
         raise InvalidInput(f"there is no artifact {path[:200]!r}")
@@ -59,7 +66,12 @@ def preview(root: LocalArtifacts, path: str, run_uri: str) -> dict[str, Any]:
         return {**found, "kind": "table", "cut": cut, **_table(text, _TABLES[kind])}
     if kind == "json" and not cut:
         try:
-            return {**found, "kind": "text", "text": json.dumps(json.loads(text), indent=2, ensure_ascii=False), "cut": False}
+            return {
+                **found,
+                "kind": "text",
+                "text": json.dumps(json.loads(text), indent=2, ensure_ascii=False),
+                "cut": False,
+            }
         except (ValueError, RecursionError):
             pass
     if kind == "md":
@@ -88,7 +100,9 @@ def models_in(root: LocalArtifacts, most: int = 20) -> list[str]:
         if root.has(f"{item.path}/MLmodel"):
             found.append(item.path)
         elif len(found) < most:
-            found += [below.path for below in root.list(item.path) if below.is_dir and root.has(f"{below.path}/MLmodel")]
+            found += [
+                below.path for below in root.list(item.path) if below.is_dir and root.has(f"{below.path}/MLmodel")
+            ]
     return found[:most]
 
 
@@ -102,10 +116,8 @@ def described(root: LocalArtifacts, path: str) -> dict[str, Any]:
         found = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - the safe loader, in C
     except (OSError, yaml.YAMLError, MlcliError, RecursionError, ValueError):
         return {"flavors": {}, "inputs": [], "outputs": [], "facts": {}, "unreadable": True}
-    if not isinstance(found, dict):
-        found = {}
-    flavors = found.get("flavors") if isinstance(found.get("flavors"), dict) else {}
-    signature = found.get("signature") if isinstance(found.get("signature"), dict) else {}
+    found = _map(found)
+    flavors, signature = _map(found.get("flavors")), _map(found.get("signature"))
     facts = {key: str(found[key]) for key in ("model_uuid", "utc_time_created", "mlflow_version", "mlcli_version", "model_size_bytes") if key in found}  # fmt: skip
     return {
         "flavors": {str(name): _short(value) for name, value in flavors.items()},
@@ -116,10 +128,16 @@ def described(root: LocalArtifacts, path: str) -> dict[str, Any]:
     }
 
 
+def _map(found: Any) -> dict[Any, Any]:
+    return found if isinstance(found, dict) else {}
+
+
 def _short(flavor: Any) -> str:
     if not isinstance(flavor, dict):
         return ""
-    return ", ".join(f"{key} {value}" for key, value in flavor.items() if "version" in str(key) or key == "loader_module")[:200]
+    return ", ".join(
+        f"{key} {value}" for key, value in flavor.items() if "version" in str(key) or key == "loader_module"
+    )[:200]
 
 
 def _columns(text: Any) -> list[dict[str, str]]:

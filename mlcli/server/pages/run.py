@@ -93,7 +93,7 @@ def _name_of(store: Store, run_id: str) -> str:
 
 
 def _metrics(store: Store, run: Run) -> list[dict[str, Any]]:
-    result = []
+    result: list[dict[str, Any]] = []
     latest = {point.key: point for point in getattr(run.data.metrics, "points", ())}
     for key, value in sorted(run.data.metrics.items()):
         course = [number for _, number in survey.curve(store, run.info.run_id, key)] if len(result) < 100 else []
@@ -120,8 +120,13 @@ def _has(run: Run, path: str) -> bool:
 def _models(store: Store, run: Run) -> list[dict[str, Any]]:
     """The models that the run made: logged ones, folders with an MLmodel file, and the versions registered from it."""
     run_id = run.info.run_id
-    found = [
-        {"name": model.name, "uri": f"models:/{model.model_id}", "path": "", "code": previews.code_for(f"models:/{model.model_id}")}
+    found: list[dict[str, Any]] = [
+        {
+            "name": model.name,
+            "uri": f"models:/{model.model_id}",
+            "path": "",
+            "code": previews.code_for(f"models:/{model.model_id}"),
+        }
         for model in store.search_logged_models(None, f"source_run_id = '{run_id}'", max_results=20)
     ]
     try:
@@ -129,7 +134,12 @@ def _models(store: Store, run: Run) -> list[dict[str, Any]]:
     except MlcliError:
         places = []
     found += [
-        {"name": place, "uri": f"runs:/{run_id}/{place}", "path": place, "code": previews.code_for(f"runs:/{run_id}/{place}")}
+        {
+            "name": place,
+            "uri": f"runs:/{run_id}/{place}",
+            "path": place,
+            "code": previews.code_for(f"runs:/{run_id}/{place}"),
+        }
         for place in places
     ]
     versions = store.search_model_versions(f"run_id = '{run_id}'", max_results=100)

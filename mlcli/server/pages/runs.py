@@ -179,7 +179,9 @@ def _best(runs: list[Run], columns: list[str]) -> dict[str, float]:
     result = {}
     for name in columns:
         key = name.removeprefix("metrics.")
-        known = [value for run in runs if (value := run.data.metrics.get(key)) is not None and abs(value) < float("inf")]
+        known = [
+            value for run in runs if (value := run.data.metrics.get(key)) is not None and abs(value) < float("inf")
+        ]
         if name.startswith("metrics.") and len(set(known)) > 1:
             result[name] = min(known) if better_is_less(key) else max(known)
     return result

@@ -37,17 +37,21 @@ def check(visit: Visit, store: Store) -> dict[str, Any]:
 def _next(store: Store, text: str) -> tuple[int, list[str]]:
     """Where the word begins that is being typed, and what it could become."""
     if match := _VALUE.search(text):
-        key = match[2].strip("`\"")
+        key = match[2].strip('`"')
         found = survey.values(store, _KINDS[match[1].lower()], key, match[3], MOST)
         return match.start(3) - 1, ["'" + value.replace("'", "''") + "'" for value in found]
     if (match := _KEY.search(text)) and match[1].lower() in _KINDS:
-        begin = match[2].lstrip("`\"")
+        begin = match[2].lstrip('`"')
         found = survey.keys(store, _KINDS[match[1].lower()], begin, MOST)
-        return match.start(2), [key if re.fullmatch(r"\w+(\.\w+)*", key) else f"`{key}`" for key in found if "`" not in key]
+        return match.start(2), [
+            key if re.fullmatch(r"\w+(\.\w+)*", key) else f"`{key}`" for key in found if "`" not in key
+        ]
     if _AFTER_COLUMN.search(text):
         return len(text), ["= ", "!= ", "> ", "< ", ">= ", "<= ", "LIKE ", "IN (", "IS NULL"]
     word = _WORD.search(text)
     begin = word[1] if word else ""
     columns = ["metrics.", "params.", "tags.", *filters.RUNS.attributes]
     choices = ["AND ", "OR "] if _AFTER_TEST.search(text) else [*columns, "NOT "]
-    return len(text) - len(begin), [item for item in choices if item.lower().startswith(begin.lower()) and item != begin]
+    return len(text) - len(begin), [
+        item for item in choices if item.lower().startswith(begin.lower()) and item != begin
+    ]

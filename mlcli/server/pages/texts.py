@@ -26,6 +26,7 @@ _ONE = {
 
 # What the JavaScript of the pages says.
 SCRIPT_TEXTS = (
+    "At most 300 runs can be chosen by hand; a filter finds more.",
     "Copied",
     "Importance of params for {metric}",
     "Parallel coordinates of {n} runs",
@@ -65,6 +66,7 @@ KOREAN = {
     "Artifacts": "아티팩트",
     "At least 8 runs with this metric, and params that differ between them, are needed to say anything.":
         "판단하려면 이 메트릭이 있는 실행이 8개 이상이고 파라미터가 서로 달라야 합니다.",
+    "At most 300 runs can be chosen by hand; a filter finds more.": "손으로는 300개까지 고를 수 있습니다. 더 많으면 필터를 쓰세요.",
     "Box plot": "상자 그림",
     "Box: the middle half; line: the median; whiskers: up to 1.5 boxes; dots: every run.":
         "상자: 가운데 절반, 선: 중앙값, 수염: 상자의 1.5배까지, 점: 각 실행.",

@@ -112,6 +112,7 @@
   function plainRuns(event) {
     // Runs of other pages of the list are chosen too: the address gets them all.
     event.preventDefault();
+    if (picked.size > 300) return say(t("At most 300 runs can be chosen by hand; a filter finds more."));
     const to = new URL(event.submitter.formAction, location.href);
     for (const run of picked) to.searchParams.append("run", run);
     location.href = to;

@@ -120,7 +120,7 @@
       const time = setting.x.value === "time";
       const options = {
         width: this.place.clientWidth, height: Math.max(260, Math.min(460, this.place.clientWidth * (box.children.length === 1 ? 0.42 : 0.56))),
-        legend: { show: false },
+        legend: { show: false }, padding: [8, 14, 0, 0],
         cursor: { sync: { key: syncKey, setSeries: false }, drag: { x: true, y: false, setScale: false }, focus: { prox: 24 }, points: { size: 7 } },
         focus: { alpha: 0.3 },
         scales: { x: { time, range: (_, least, most) => (least === most ? [least - 1, most + 1] : [least, most]) }, y: { distr: log ? 3 : 1, range: () => [low, high] } },

@@ -33,7 +33,9 @@
     mark.append(make("title", {}, words));
   }
   // Viridis by a few stops: even to the eye, and for eyes that see few colours.
-  const STOPS = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]];
+  const ON_LIGHT = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [233, 205, 20]];
+  const ON_DARK = [[122, 86, 190], [84, 124, 205], [44, 170, 165], [122, 209, 110], [253, 231, 37]];
+  let STOPS = ON_LIGHT;
   function shade(part) {
     if (!(part >= 0)) return css("--line-strong");
     const place = Math.min(part, 1) * (STOPS.length - 1), at = Math.min(Math.floor(place), STOPS.length - 2), rest = place - at;
@@ -54,7 +56,8 @@
       if (low === high) { low -= Math.abs(low) * 0.1 || 1; high += Math.abs(high) * 0.1 || 1; }
       const part = (one) => { const x = asNumber(one); return !Number.isFinite(x) ? NaN : log ? Math.log(x / low) / Math.log(high / low) : (x - low) / (high - low); };
       const back = (at) => (log ? low * (high / low) ** at : low + (high - low) * at);
-      const ticks = [0, 0.25, 0.5, 0.75, 1].map((at) => [at, show(back(at))]);
+      const few = [...new Set(values)].sort((a, b) => a - b);
+      const ticks = few.length > 1 && few.length <= 6 ? few.map((one) => [part(one), show(one)]) : [0, 0.25, 0.5, 0.75, 1].map((at) => [at, show(back(at))]);
       return { part, ticks, words: null, log, low, high };
     }
     const words = [...new Set(data.runs.map((run) => value(run, of)).filter((one) => one != null))].sort();
@@ -66,6 +69,7 @@
   // -- parallel coordinates
   function parallel(place) {
     const names = [...data.params.slice(0, 9).map((key) => `p:${key}`), `m:${data.metric}`];
+    place.classList.add("parallel");
     const [svg, wide] = canvas(place, 380, t("Parallel coordinates of {n} runs", { n: data.runs.length }));
     const scales = names.map(scale), [top, bottom] = [38, 352];
     const step = (wide - 110) / Math.max(names.length - 1, 1);
@@ -152,6 +156,16 @@
     key(svg, right, top, sc, label(nc));
   }
   function key(svg, right, top, of, name) {
+    if (of.words && of.words.length <= 6) { // words have a colour each
+      let x = right - 8;
+      for (const word of [...of.words].reverse()) {
+        const shown = short(word, 12);
+        x -= shown.length * 6.4 + 6;
+        svg.append(text(x, top - 2, shown), make("circle", { cx: x - 8, cy: top - 6, r: 4, fill: shade(of.part(word)) }));
+        x -= 18;
+      }
+      return;
+    }
     for (let n = 0; n < 40; n++) svg.append(make("rect", { x: right - 90 + n * 2, y: top - 8, width: 2.2, height: 6, fill: shade(n / 39) }));
     svg.append(text(right - 94, top - 2, `${short(name, 16)}  ${of.ticks[0]?.[1] ?? ""}`, { "text-anchor": "end" }), text(right - 8, top - 2, of.ticks.at(-1)?.[1] ?? "", {}));
   }
@@ -272,6 +286,7 @@
 
   const DRAW = { parallel, scatter, heat, box: boxes, importance };
   function drawAll() {
+    STOPS = parseInt(css("--bg").slice(1, 3), 16) < 128 ? ON_DARK : ON_LIGHT;
     for (const place of $$("[data-plot]")) { DRAW[place.dataset.plot](place); place.dataset.drawn = ""; }
   }
   drawAll();
