@@ -86,7 +86,9 @@ def main() -> None:
                             continue
                         page.goto(f"http://127.0.0.1:{client.port}{address}")
                         page.wait_for_timeout(350)
-                        wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+                        wide = page.evaluate(
+                            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+                        )
                         if wide > 0:
                             print(f"  {name} at {width}: {wide} px too wide")
                         page.screenshot(path=options.folder / f"{name}-{theme}-{width}.png", full_page=options.whole)

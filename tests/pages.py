@@ -115,7 +115,9 @@ def environment(root: Path) -> dict[str, str]:
 
 
 def script(root: Path, text: str, *arguments: str) -> None:
-    done = subprocess.run([sys.executable, "-c", text, *arguments], env=environment(root), capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", text, *arguments], env=environment(root), capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -174,5 +176,7 @@ def fill_with_evil(root: Path) -> str:
             artifacts.put_bytes(text.encode(), name)
         artifacts.put_bytes(b"<script>window.pwned=1</script>\n\x1b]0;x\x07", "logs/output.log")
         store.create_registered_model(EVIL[0].replace("/", "").replace("\\", ""), description=EVIL_NOTE)
-        store.create_model_version(EVIL[0].replace("/", ""), f"runs:/{run.info.run_id}/model", run.info.run_id, description=EVIL_NOTE)
+        store.create_model_version(
+            EVIL[0].replace("/", ""), f"runs:/{run.info.run_id}/model", run.info.run_id, description=EVIL_NOTE
+        )
     return run.info.run_id

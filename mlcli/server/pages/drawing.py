@@ -91,7 +91,7 @@ def _environment() -> Environment:
     made.globals |= {
         "in_columns": _in_columns,
         "basename": lambda text: str(text).rstrip("/").rpartition("/")[2],
-        "version": __version__,
+        "mlcli_version": __version__,
         "languages": LANGUAGES,
         "SIGNS": _SIGNS,
     }

@@ -157,8 +157,11 @@
   // -- lists that follow what happens
   const live = $("[data-live]");
   if (live) {
-    let last;
-    const again = () => setTimeout(follow, Number(live.dataset.every) * 1000);
+    let last; // as it was sent; what is shown differs from it by its times
+    const again = () => { // how soon, says what is shown; what has ended is asked for no more
+      const pace = $("[data-pace]", live)?.dataset.pace;
+      if (pace) setTimeout(follow, Number(pace) * 1000);
+    };
     const busy = () => document.hidden || $("dialog[open]") || live.contains(document.activeElement?.closest("input:not([type=checkbox]), select, textarea"))
       || (live.contains(getSelection()?.anchorNode) && !getSelection().isCollapsed);
     async function follow() {
@@ -166,14 +169,18 @@
         try {
           const answer = await fetch(live.dataset.live, { headers: { Accept: "text/html" } });
           const text = answer.ok ? await answer.text() : null;
-          if (text !== null && last !== undefined && text !== last && !busy()) {
-            const focused = document.activeElement?.closest("tr")?.dataset.run;
+          if (text !== null && text !== last && !busy()) {
+            const row = document.activeElement?.closest("tr")?.dataset.run;
+            const place = $$("a, button, input, summary", live).indexOf(document.activeElement);
+            const opened = $$("details", live).map((one) => one.open);
             const scrolled = $$(".scroll", live).map((box) => box.scrollLeft);
             live.replaceChildren(document.createRange().createContextualFragment(text));
             $$(".scroll", live).forEach((box, place) => (box.scrollLeft = scrolled[place] || 0));
             localTimes(live);
             showChosen();
-            if (focused) $(`tr[data-run="${CSS.escape(focused)}"] a`, live)?.focus();
+            $$("details", live).forEach((one, n) => (one.open = opened[n] || false));
+            const focus = (row && $(`tr[data-run="${CSS.escape(row)}"] a`, live)) || $$("a, button, input, summary", live)[place];
+            focus?.focus({ preventScroll: true });
             document.dispatchEvent(new Event("renewed"));
           }
           if (text !== null) last = text;
@@ -183,7 +190,7 @@
       }
       again();
     }
-    follow();
+    again();
   }
 
   // -- the filter: what is wrong, what could come next
