@@ -364,7 +364,7 @@ def test_thinned_curves_keep_their_extremes_and_bounded_places(curves, stretches
     assert len(found.xs) <= 2 * stretches
     for curve, values in zip(curves, found.curves, strict=True):
         kept = [value for value in values if value is not None]
-        last = {x: value for x, value in curve}  # of several points in one place the last is seen
+        last = dict(curve)  # of several points in one place the last is seen
         seen = [value for _, value in curve] if found.width else list(last.values())
         assert (min(kept), max(kept)) == (min(seen), max(seen)) if curve else not kept
 
@@ -404,7 +404,7 @@ def test_importance_finds_what_matters_and_is_silent_about_noise():
     assert found["lr"].low > 0
     assert found["noise"].p > 0.05
     assert found["noise"].low == 0
-    assert list(found)[0] in ("lr", "kind")
+    assert next(iter(found)) in ("lr", "kind")
     assert importances(runs) == importances(runs)
 
 

@@ -212,7 +212,7 @@ def test_who_may_only_read_changes_nothing(guarded, method, path, route):
     body = b"{}" if method != "GET" else None
     status = client.send(method, path, body, Content_Type="application/json", Authorization=f"Bearer {token}").status
     assert (status == 403) == (
-        route.permission in ("write", "admin") or path in ("/login", "/logout") and method == "POST"
+        route.permission in ("write", "admin") or (path in ("/login", "/logout") and method == "POST")
     )
     assert status != 401
 

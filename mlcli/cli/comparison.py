@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from mlcli.cli import render
 from mlcli.cli.portrait import SHORT_ID, took
+from mlcli.errors import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from mlcli.entities import Run
+    from mlcli.store import Store
 
 # Words in a metric's name that say that less is better.
 LESS_IS_BETTER = frozenset(
@@ -113,12 +115,67 @@ def _packages(lock: str) -> dict[str, str]:
     return found
 
 
-def write(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
-    """Write the rows with one column per run."""
+MOST_COURSES = 200  # histories that are read for the courses of a table
+
+
+def courses(store: Store, runs: Sequence[Run]) -> dict[tuple[str, int], str]:
+    """The course of each metric that was logged more than once, by metric and place of the run."""
+    result = {}
+    wanted = [
+        (key, place)
+        for place, run in enumerate(runs[:6])  # more do not fit into a terminal
+        for key in sorted(run.data.metrics)
+        if not key.startswith("system/")
+    ]
+    for key, place in wanted[:MOST_COURSES]:
+        values = store.get_metric_values(runs[place].info.run_id, key)
+        if len(values) > 1:
+            result[key, place] = render.sparkline(values, 12)
+    return result
+
+
+def write_importance(runs: Sequence[Run], metric: str, *, as_json: bool) -> None:
+    """Write which params go with a metric, how surely, and by what method that is known."""
+    from mlcli import importance
+
+    known = [(run.data.params, run.data.metrics[metric]) for run in runs if metric in run.data.metrics]
+    if not known:
+        names = ", ".join(sorted({key for run in runs for key in run.data.metrics})[:8])
+        raise InvalidInput(f"none of these runs has the metric {metric!r}", hint=f"there is {names}" if names else "")
+    found = [item._asdict() for item in importance.importances(known)]
+    decimals = "{:.2f}".format
+    columns = [
+        render.Column("param", "PARAM", least=10, style="bold"),
+        render.Column("share", "SHARE", show=decimals, right=True, style="cyan"),
+        render.Column("low", "FROM", show=decimals, right=True),
+        render.Column("high", "TO", show=decimals, right=True),
+        render.Column("p", "P", show="{:.3f}".format, right=True),
+        render.Column("rho", "RHO", show="{:+.2f}".format, right=True, optional=1),
+        render.Column("groups", "GROUPS", right=True, optional=3),
+        render.Column("runs", "RUNS", right=True, optional=4),
+        render.Column("like", "GOES WITH", optional=2),
+    ]
+    empty = f"at least {importance.LEAST_RUNS} runs with {metric}, and params that differ between them, are needed"
+    render.records(found, columns, as_json=as_json, empty=empty)
+    if found and not as_json:
+        render.note(
+            "share: of the metric's rank variance, for each param alone (epsilon squared), with a 90 % bootstrap interval;"
+            " p: permutation test, Holm's correction; rho: Spearman"
+        )
+
+
+def write(
+    runs: Sequence[Run],
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    as_json: bool,
+    courses: Mapping[tuple[str, int], str] | None = None,
+) -> None:
+    """Write the rows with one column per run; on a terminal with the courses of the metrics below their values."""
     if as_json:
         render.emit_json({"runs": [run.info.run_id for run in runs], "rows": list(rows)})
     elif render.on_terminal():
-        _to_eyes(runs, rows)
+        _to_eyes(runs, rows, courses or {})
     else:
         names = ["kind", "key", *(str(place) for place in range(len(runs)))]
         lines = [dict(zip(names, (item["kind"], item["key"], *item["values"]), strict=True)) for item in rows]
@@ -128,7 +185,7 @@ def write(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], *, as_json: bo
             render.emit("\t".join(render.tsv_cell(line[name]) for name in names))
 
 
-def _to_eyes(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> None:
+def _to_eyes(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], courses: Mapping[tuple[str, int], str]) -> None:
     star, unlike = ("★", "≠") if render.unicode_ok() else ("*", "!")
     starred = any(item.get("best") for item in rows)
     lines: list[dict[str, object]] = []
@@ -144,6 +201,10 @@ def _to_eyes(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> None:
             line[str(place)] = _text(item, value) + end
         before = item["kind"]
         lines.append(line)
+        if item["kind"] == "metric" and any((item["key"], place) in courses for place in range(len(runs))):
+            end = "  " if starred else ""
+            drawn = {str(place): courses.get((item["key"], place), "") + end for place in range(len(runs))}
+            lines.append({"kind": "", "key": "", "mark": "", **drawn})
     columns = [
         render.Column("kind", " ", style="dim"),
         render.Column("key", " ", least=12),
