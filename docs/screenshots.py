@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-import pages
+import sites
 from playwright.sync_api import sync_playwright
 from serving import serving
 
@@ -70,8 +70,8 @@ def main() -> None:
         del os.environ[name]
     with tempfile.TemporaryDirectory() as work, sync_playwright() as playwright:
         root = Path(work) / "mlruns"
-        pages.fill(root, Path(work))
-        browser = playwright.chromium.launch(executable_path=pages.CHROMIUM, args=pages.FLAGS)
+        sites.fill(root, Path(work))
+        browser = playwright.chromium.launch(executable_path=sites.CHROMIUM, args=sites.FLAGS)
         with serving(root) as (client, _):
             for theme in options.theme or THEMES:
                 for width in options.width or WIDTHS:

@@ -67,3 +67,23 @@ def _thinned(curves: Sequence[Curve], stretches: int) -> Aligned:
                     start = end
         result.append(values)
     return Aligned(xs, result, width)
+
+
+def stretched(curves: Sequence[Sequence[tuple[int, float, float]]], count: int) -> list[list[float | None]]:
+    """Curves on twice ``count`` places from the (place, least, greatest) of their stretches.
+
+    In which order the two came is not known any more: the nearer one to what came before is first, as a curve goes.
+    """
+    result = []
+    for curve in curves:
+        values: list[float | None] = [None] * (2 * count)
+        before = None
+        for place, least, greatest in curve:
+            if least == greatest:
+                values[2 * place] = before = least
+                continue
+            falls = before is not None and abs(before - greatest) <= abs(before - least)
+            values[2 * place], values[2 * place + 1] = (greatest, least) if falls else (least, greatest)
+            before = least if falls else greatest
+        result.append(values)
+    return result

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pages
 import pytest
+import sites
 from serving import serving
 
 from mlcli.entities import Metric, Param
@@ -21,7 +21,7 @@ from mlcli.store import open_store
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not pages.CHROMIUM, reason="the system's Chromium is not here: apt-get install chromium"),
+    pytest.mark.skipif(not sites.CHROMIUM, reason="the system's Chromium is not here: apt-get install chromium"),
 ]
 
 
@@ -61,7 +61,7 @@ class Site:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=pages.CHROMIUM, args=pages.FLAGS)
+        opened = driver.chromium.launch(executable_path=sites.CHROMIUM, args=sites.FLAGS)
         yield opened
         opened.close()
 
@@ -69,7 +69,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pages")
-    pages.fill(folder / "mlruns", folder)
+    sites.fill(folder / "mlruns", folder)
     return folder / "mlruns"
 
 
@@ -280,7 +280,7 @@ def test_what_a_run_writes_is_followed_to_its_end(site, tmp_path):
     running = subprocess.Popen(
         [sys.executable, "-m", "mlcli", "run", str(script), "--env-manager=local", "--run-name", "slow"],
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True,
-        env=pages.environment(site.root),
+        env=sites.environment(site.root),
     )  # fmt: skip
     try:
         page = site.open("/experiments/" + digits(site))
@@ -416,7 +416,7 @@ def test_the_table_follows_what_is_logged_meanwhile(site):
 
 def test_code_in_names_notes_params_and_files_is_shown_and_never_runs(browser, tmp_path):
     root = tmp_path / "mlruns"
-    run = pages.fill_with_evil(root)
+    run = sites.fill_with_evil(root)
     with serving(root) as (client, _):
         context = browser.new_context()
         site = Site(context, root, client.port)
@@ -424,11 +424,11 @@ def test_code_in_names_notes_params_and_files_is_shown_and_never_runs(browser, t
             experiment = store.search_experiments("name LIKE '%script%'")[0].experiment_id
             model = store.search_registered_models()[0].name
             runs = "&".join(f"run={item.info.run_id}" for item in store.search_runs([experiment]))
-        shown = [f"/runs/{run}/artifacts?path={name}" for name in ("model", *pages.EVIL_FILES)]
+        shown = [f"/runs/{run}/artifacts?path={name}" for name in ("model", *sites.EVIL_FILES)]
         for path in ("/", f"/experiments/{experiment}", f"/experiments/{experiment}?group=params.text&c=tags.evil&c=params.text",
-                     f"/runs?filter={pages.EVIL[0]}&c=params.{pages.EVIL[1]}&order={pages.EVIL[0]}", f"/?q={pages.EVIL[1]}", f"/runs/{run}",
+                     f"/runs?filter={sites.EVIL[0]}&c=params.{sites.EVIL[1]}&order={sites.EVIL[0]}", f"/?q={sites.EVIL[1]}", f"/runs/{run}",
                      f"/runs/{run}/charts", f"/runs/{run}/log", f"/charts?{runs}", f"/compare?{runs}", "/models",
-                     f"/models/{model}", f"/models/{model}/1", f"/runs/{pages.EVIL[0]}", *shown):  # fmt: skip
+                     f"/models/{model}", f"/models/{model}/1", f"/runs/{sites.EVIL[0]}", *shown):  # fmt: skip
             page = site.open(path.replace("#", "%23"))
             page.wait_for_timeout(60)
             assert page.evaluate("window.pwned") is None, path

@@ -14,6 +14,7 @@ from mlcli.store.records import KEYS_AT_ONCE, experiment_key
 from mlcli.store.tracking import Store
 
 MAX_GROUPS = 200
+_GREATEST = 1.7976931348623157e308  # beyond is infinity
 _TABLES = {"params": "params", "metrics": "series", "tags": "tags"}
 
 
@@ -146,15 +147,75 @@ def children(store: Store, run_ids: Sequence[str]) -> Dict[str, int]:
     return dict(rows)
 
 
-def curve(store: Store, run_id: str, key: str, *, by_time: bool = False) -> List[Tuple[int, float]]:
-    """The points of a metric that are numbers, as (step or time, value) in that order."""
-    axis, other = ("timestamp", "step") if by_time else ("step", "timestamp")
-    rows: List[Any] = store.database.query(
-        f"SELECT m.{axis}, m.value FROM runs r JOIN series s ON s.run = r.id AND s.key = :key"
-        f" JOIN metrics m ON m.series = s.id AND m.is_nan = 0 WHERE r.run_id = :run ORDER BY m.{axis}, m.{other}, m.value",
-        {"run": run_id, "key": key},
-    )
-    return rows
+class Extent(NamedTuple):
+    """Where a curve begins and ends along an axis, and whether it has more points than were counted."""
+
+    first: int
+    last: int
+    more: bool
+
+
+_POINTS = (
+    "runs r JOIN series s ON s.run = r.id AND s.key = :key JOIN metrics m ON m.series = s.id AND m.is_nan = 0"
+    " AND m.value BETWEEN :least AND :greatest AND m.{axis} BETWEEN :low AND :high WHERE r.run_id = :run"
+)
+_AXES = {"step": "timestamp", "timestamp": "step"}  # the other one decides between equals
+
+
+class Curve(NamedTuple):
+    """The points of a metric of a run that are finite numbers, along ``step`` or ``timestamp``, from low to high."""
+
+    run_id: str
+    key: str
+    axis: str = "step"
+    low: int = -(2**63)
+    high: int = 2**63 - 1
+
+    def extent(self, store: Store, most: int) -> Optional[Extent]:
+        """Where it begins and ends, and whether it has more than ``most`` points; None where it has none."""
+        # Two looks at the ends of the index, where min() and max() at once would read all of it.
+        ends = [
+            store.database.one(
+                f"SELECT m.{self.axis} FROM {self._tables} ORDER BY m.{self.axis} {way} LIMIT 1", self._bound
+            )
+            for way in ("ASC", "DESC")
+        ]
+        if ends[0] is None or ends[1] is None:
+            return None
+        counted = store.database.query(f"SELECT 1 FROM {self._tables} LIMIT {int(most) + 1}", self._bound)
+        return Extent(ends[0][0], ends[1][0], len(counted) > most)
+
+    def points(self, store: Store) -> List[Tuple[int, float]]:
+        """Every point, as (step or time, value) in that order."""
+        rows: List[Any] = store.database.query(
+            f"SELECT m.{self.axis}, m.value FROM {self._tables} ORDER BY m.{self.axis}, m.{_AXES[self.axis]}, m.value",
+            self._bound,
+        )
+        return rows
+
+    def thinned(self, store: Store, origin: int, width: int) -> List[Tuple[int, float, float]]:
+        """The least and the greatest value of each stretch that has points: (number of the stretch, least, greatest)."""
+        rows: List[Any] = store.database.query(
+            f"SELECT (m.{self.axis} - :origin) / :width AS place, min(m.value), max(m.value) FROM {self._tables}"
+            " GROUP BY place ORDER BY place",
+            {**self._bound, "origin": origin, "width": width},
+        )
+        return rows
+
+    @property
+    def _tables(self) -> str:
+        return _POINTS.format(axis=self.axis)
+
+    @property
+    def _bound(self) -> Dict[str, Any]:
+        return {
+            "run": self.run_id,
+            "key": self.key,
+            "low": self.low,
+            "high": self.high,
+            "least": -_GREATEST,
+            "greatest": _GREATEST,
+        }
 
 
 def _search(store: Store, experiment_ids: Optional[Sequence[str]], filter_string: str, view_type: str) -> query.Query:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mlcli.curves import aligned
+from mlcli.curves import Aligned, aligned, stretched
 from mlcli.entities import Run, RunStatus
 from mlcli.errors import InvalidInput
 from mlcli.server import http
@@ -48,10 +50,8 @@ def points(visit: Visit, store: Store) -> dict[str, Any]:
     asked = visit.query
     key, axis = asked.one("metric"), asked.chosen("x", AXES)
     stretches = asked.whole("stretches", 400, 10, 4000)
-    low, high = _number(asked.one("low")), _number(asked.one("high"))
     runs = chosen_runs(visit, store, MOST_RUNS)
-    curves = [_curve(store, run, key, axis, low, high) for run in runs]
-    found = aligned(curves, stretches)
+    found = _aligned(store, runs, key, axis, stretches, (_number(asked.one("low")), _number(asked.one("high"))))
     return {
         "x": [float(f"{x:.15g}") for x in found.xs],
         "series": [
@@ -64,9 +64,48 @@ def points(visit: Visit, store: Store) -> dict[str, Any]:
             for run, values in zip(runs, found.curves, strict=True)
         ],
         "stretch": found.width,
-        "points": sum(map(len, curves)),
         "live": any(not RunStatus.is_terminated(run.info.status) for run in runs),
     }
+
+
+def _aligned(
+    store: Store, runs: Sequence[Run], key: str, axis: str, stretches: int, part: tuple[float | None, float | None]
+) -> Aligned:
+    """The curves on common places. Along time a curve is kept in milliseconds, and shown in seconds."""
+    store.absorb()
+    unit = 1 if axis == "step" else 1000
+    starts = [_start(store, run, key) if axis == "relative" else 0 for run in runs]
+    curves = []
+    for run, start in zip(runs, starts, strict=True):
+        curve = survey.Curve(run.info.run_id, key, "step" if axis == "step" else "timestamp")
+        if part[0] is not None:
+            curve = curve._replace(low=max(curve.low, math.ceil(part[0] * unit) + start))
+        if part[1] is not None:
+            curve = curve._replace(high=min(curve.high, math.floor(part[1] * unit) + start))
+        curves.append(curve)
+    extents = [curve.extent(store, 2 * stretches) for curve in curves]
+    if not any(extent and extent.more for extent in extents):
+        return aligned(
+            [
+                [((place - start) / unit if unit > 1 else place, value) for place, value in curve.points(store)]
+                for curve, start in zip(curves, starts, strict=True)
+            ],
+            stretches,
+        )
+    ends = [
+        (extent.first - start, extent.last - start) for extent, start in zip(extents, starts, strict=True) if extent
+    ]
+    low, high = min(first for first, _ in ends), max(last for _, last in ends)
+    width = -(-(high - low + 1) // stretches)
+    thinned = [curve.thinned(store, low + start, width) for curve, start in zip(curves, starts, strict=True)]
+    xs = [(low + width * (place + part)) / unit for place in range(stretches) for part in (0.25, 0.75)]
+    return Aligned(xs, stretched(thinned, stretches), width / unit)
+
+
+def _start(store: Store, run: Run, key: str) -> int:
+    """When a run began or, where its clock was another one, its first point."""
+    extent = survey.Curve(run.info.run_id, key, "timestamp").extent(store, 0)
+    return min(run.info.start_time, extent.first) if extent and run.info.start_time else extent.first if extent else 0
 
 
 def _number(text: str) -> float | None:
@@ -76,23 +115,7 @@ def _number(text: str) -> float | None:
         found = float(text)
     except ValueError:
         raise InvalidInput(f"{text[:40]!r} is not a number") from None
-    return found if abs(found) < float("inf") else None
-
-
-def _curve(
-    store: Store, run: Run, key: str, axis: str, low: float | None, high: float | None
-) -> list[tuple[float, float]]:
-    found: list[tuple[float, float]] = list(survey.curve(store, run.info.run_id, key, by_time=axis != "step"))
-    if axis == "time":
-        found = [(time / 1000, value) for time, value in found]
-    elif axis == "relative" and found:
-        start = min(run.info.start_time, found[0][0]) if run.info.start_time else found[0][0]
-        found = [((time - start) / 1000, value) for time, value in found]
-    if low is None and high is None:
-        return [point for point in found if abs(point[1]) < float("inf")]
-    first = float("-inf") if low is None else low
-    last = float("inf") if high is None else high
-    return [point for point in found if first <= point[0] <= last and abs(point[1]) < float("inf")]
+    return found if abs(found) < 2**62 else None
 
 
 async def download(request: Request, scope: Scope, _receive: Receive, send: Send) -> None:

@@ -96,7 +96,7 @@ def _metrics(store: Store, run: Run) -> list[dict[str, Any]]:
     result: list[dict[str, Any]] = []
     latest = {point.key: point for point in getattr(run.data.metrics, "points", ())}
     for key, value in sorted(run.data.metrics.items()):
-        course = [number for _, number in survey.curve(store, run.info.run_id, key)] if len(result) < 100 else []
+        course = [number for _, number in survey.Curve(run.info.run_id, key).points(store)] if len(result) < 100 else []
         row: dict[str, Any] = {"key": key, "value": value, "step": latest[key].step if key in latest else 0}
         if len(course) > 1:
             row |= {"least": min(course), "greatest": max(course), "points": len(course), "course": _thin(course, 100)}

@@ -15,7 +15,8 @@
   const isDark = () => getComputedStyle(document.documentElement).colorScheme.includes("dark") &&
     (document.documentElement.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
   const colour = (place) => (isDark() ? DARK : COLOURS)[place % COLOURS.length];
-  const dash = (place) => [[], [6, 3], [2, 3], [8, 3, 2, 3]][Math.floor(place / COLOURS.length) % 4];
+  // Dashes of hundreds of lines are slow to draw and tell nothing.
+  const dash = (place) => (runs.length > 40 ? [] : [[], [6, 3], [2, 3], [8, 3, 2, 3]][Math.floor(place / COLOURS.length) % 4]);
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   function swatches() {
     for (const swatch of $$("[data-color]")) swatch.style.background = colour(Number(swatch.dataset.color));
@@ -95,7 +96,7 @@
       for (const ys of series) for (const y of ys) if (y !== null) values.push(y);
       if (setting.log.checked) values = values.filter((value) => value > 0);
       if (!values.length) return setting.log.checked ? [0.1, 1] : [0, 1];
-      values.sort((a, b) => a - b);
+      values = Float64Array.from(values).sort();
       const cut = setting.outliers.checked && values.length > 20 ? 0.02 : 0;
       let low = values[Math.floor(cut * (values.length - 1))], high = values[Math.ceil((1 - cut) * (values.length - 1))];
       if (setting.log.checked) return [low / 1.15, high * 1.15];
@@ -113,7 +114,7 @@
       const data = [x, ...(faint ? series.map((one) => one.y.map((y) => (log && y !== null && y <= 0 ? null : y))) : []), ...shown];
       const many = x.length <= 60;
       const line = (one, place, weak) => ({
-        label: one.name, stroke: colour(place) + (weak ? "40" : ""), width: weak ? 1 : 1.6, dash: dash(place), spanGaps: true,
+        label: one.name, stroke: colour(place) + (weak ? "40" : ""), width: weak || series.length > 40 ? 1 : 1.6, dash: dash(place), spanGaps: true,
         show: !hidden.has(one.run_id), points: { show: !weak && many, size: 5 },
       });
       const axis = { stroke: css("--muted"), font: `11px ${css("--font")}`, grid: { stroke: css("--line"), width: 1 }, ticks: { show: false } };
@@ -142,7 +143,7 @@
       const ends = series.filter((one) => one.latest != null).slice(0, 5).map((one) => `${one.name}: ${number(one.latest)}`);
       this.place.setAttribute("role", "img");
       this.place.setAttribute("aria-label", `${this.metric}. ${t("{n} curves", { n: series.length })}. ${ends.join(", ")}`);
-      this.place.dataset.drawn = this.found.points;
+      this.place.dataset.drawn = "";
     }
     hover(plot) {
       const { idx, left, top } = plot.cursor;
