@@ -325,6 +325,16 @@ def test_artifacts_are_shown_each_in_its_own_way(site):
     assert page.frame_locator("iframe").locator("h1").inner_text() == "Report"
 
 
+def test_images_of_runs_stand_side_by_side(site):
+    with open_store(str(site.root)) as store:
+        runs = [run.info.run_id for run in store.search_runs([digits(site)], "tags.team = 'vision'")]
+    page = site.open("/compare?" + "&".join(f"run={run}" for run in runs))
+    images = page.locator("#image-grid img")
+    assert images.count() == 2
+    images.first.scroll_into_view_if_needed()
+    assert images.first.evaluate("image => image.decode().then(() => image.naturalWidth)") == 96
+
+
 def test_keys_move_select_and_search(site):
     page = site.open("/runs?filter=run_name%20LIKE%20'trial-%25'")
     page.keyboard.press("j")
