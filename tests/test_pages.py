@@ -465,7 +465,9 @@ def test_a_survey_counts_groups_and_names_the_same_in_every_database(open_at, ro
         assert [item.info.run_id for item in survey.runs_of(store, [child, "none", run])] == [child, run]
         curve = survey.Curve(run, "m")
         assert curve.points(store) == [(1, 3.0)]
-        store.log_batch(run, [Metric("m", value, 9 - step, step) for step, value in enumerate((4.0, -1.0, 2.0, 8.0, float("nan")))])
+        store.log_batch(
+            run, [Metric("m", value, 9 - step, step) for step, value in enumerate((4.0, -1.0, 2.0, 8.0, float("nan")))]
+        )
         assert curve.extent(store, 3) == (0, 3, True)
         assert curve.thinned(store, 0, 2) == [(0, -1.0, 4.0), (1, 2.0, 8.0)]
         assert curve._replace(axis="timestamp", low=6, high=7).points(store) == [(6, 8.0), (7, 2.0)]

@@ -18,7 +18,7 @@ PACKAGE = Path(mlcli.__file__).parent
 INTERPRETERS = sorted(Path(os.path.expanduser("~"), ".pyenv", "versions").glob("3.*/bin/python3"))
 TRACKER = (
     "artifacts client config content context entities errors exceptions fluent journal live locks models models.mlmodel models.pickles"
-    " models.signature models.sklearn rights rules sklearn store tracking"
+    " models.signature models.sklearn registry rights rules sklearn store tracking"
 ).split()
 
 

@@ -141,6 +141,7 @@ TRACKER = GROUND | {
     "autolog",
     "content",
     "models",
+    "registry",
     "sklearn",
     "store",
     "submit",

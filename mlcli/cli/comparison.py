@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from mlcli.cli import render
@@ -12,7 +11,7 @@ from mlcli.errors import InvalidInput
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from mlcli.entities import Run
+    from mlcli.entities import ModelVersion, Run
     from mlcli.store import Store
 
 # Words in a metric's name that say that less is better.
@@ -45,14 +44,21 @@ def row(kind: str, key: str, values: list[Any]) -> dict[str, Any]:
 
 def compared(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """One row per thing that any of the runs has, with the value of each run."""
-    found = [
+    return [
         row("run", "name", [run.info.run_name for run in runs]),
         row("run", "status", [run.info.status for run in runs]),
         row("run", "duration_ms", [took(run) for run in runs]),
-        *rows("param", [run.data.params for run in runs]),
-        *rows("metric", [run.data.metrics for run in runs]),
+        *results(runs),
     ]
-    return [{**item, "best": best(item["key"], item["values"])} if item["kind"] == "metric" else item for item in found]
+
+
+def results(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """The params, and the metrics with the best value of each."""
+    metrics = rows("metric", [run.data.metrics for run in runs])
+    return [
+        *rows("param", [run.data.params for run in runs]),
+        *({**item, "best": best(item["key"], item["values"])} for item in metrics),
+    ]
 
 
 def rows(kind: str, maps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -76,21 +82,33 @@ def differences(one: Run, other: Run) -> list[dict[str, Any]]:
     own = [{key: value for key, value in tags.items() if not key.startswith(("mlflow.", "mlcli."))} for tags in maps]
     found = [
         *compared(pair),
-        *(row("code", words, [tags.get(key) for tags in maps]) for key, words in CODE.items()),
-        row("code", PATCH, [_digest(_artifact(run, PATCH)) for run in pair]),
-        *(row("environment", words, [tags.get(key) for tags in maps]) for key, words in ENVIRONMENT.items()),
-        *rows("package", [_packages(_artifact(run, LOCK)) for run in pair]),
+        *origins(pair),
+        *rows("package", [packages(artifact(run, LOCK)) for run in pair]),
         *rows("tag", own),
     ]
     return [item for item in found if not item["same"] and (item["kind"], item["key"]) != ("run", "name")]
 
 
-def _artifact(run: Run, name: str) -> str:
+def origins(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Which code each run had, and which environment."""
+    maps = [run.data.tags for run in runs]
+    return [
+        *(row("code", words, [tags.get(key) for tags in maps]) for key, words in CODE.items()),
+        row("code", PATCH, [_digest(artifact(run, PATCH)) for run in runs]),
+        *(row("environment", words, [tags.get(key) for tags in maps]) for key, words in ENVIRONMENT.items()),
+    ]
+
+
+def artifact(run: Run, name: str) -> str:
     """The text of an artifact, empty where there is none."""
+    from mlcli.artifacts import open_artifacts
+
+    if not run.info.artifact_uri:
+        return ""
     try:
-        with open(os.path.join(run.info.artifact_uri, *name.split("/")), encoding="utf-8", errors="replace") as file:
+        with open(open_artifacts(run.info.artifact_uri).path(name), encoding="utf-8", errors="replace") as file:
             return file.read()
-    except OSError:
+    except (OSError, InvalidInput):
         return ""
 
 
@@ -103,7 +121,7 @@ def _digest(text: str) -> str | None:
     return f"sha256 {sha256(text.encode()).hexdigest()[:12]}"
 
 
-def _packages(lock: str) -> dict[str, str]:
+def packages(lock: str) -> dict[str, str]:
     """Name and version, or place, of each line of a frozen environment."""
     found = {}
     for line in lock.splitlines():
@@ -164,28 +182,105 @@ def write_importance(runs: Sequence[Run], metric: str, *, as_json: bool) -> None
         )
 
 
-def write(
+def compared_versions(store: Store, versions: Sequence[ModelVersion]) -> list[dict[str, Any]]:
+    """One row per thing that any version of a model has: what names it, what it came from, its packages and tags."""
+    from mlcli import registry
+    from mlcli.entities import ModelStage, Run, RunInfo
+
+    none = Run(RunInfo("", "", "", "", "", 0, None, ""))
+    found = [registry.run_of(store, version) for version in versions]
+    runs = []
+    for version, run in zip(versions, found, strict=True):
+        came = registry.lineage(store, version, run)
+        data = (run or none).data
+        runs.append(
+            (run or none)._replace(data=data._replace(params=came.get("params", {}), metrics=came.get("metrics", {})))
+        )
+    locks = [artifact(run, LOCK) for run in runs]
+    compared = [
+        row("version", "aliases", [", ".join(version.aliases) or None for version in versions]),
+        row(
+            "version",
+            "stage",
+            [None if version.current_stage == ModelStage.NONE else version.current_stage for version in versions],
+        ),
+        row(
+            "version",
+            "run",
+            [run.info.run_name or version.run_id or None for version, run in zip(versions, runs, strict=True)],
+        ),
+        *results(runs),
+        *rows("data", [_data(run) for run in runs]),
+        *origins(runs),
+        *rows(
+            "package", [packages(lock or _requirements(version)) for lock, version in zip(locks, versions, strict=True)]
+        ),
+        *rows("tag", [version.tags for version in versions]),
+    ]
+    return [item for item in compared if any(value is not None for value in item["values"])]
+
+
+def _data(run: Run) -> dict[str, str]:
+    """The datasets that a run read, by what it read them for."""
+    found: dict[str, str] = {}
+    for item in run.inputs.dataset_inputs:
+        use = item.tags.get("mlflow.data.context") or "data"
+        this = f"{item.dataset.name} {item.dataset.digest}"
+        found[use] = f"{found[use]}, {this}" if use in found else this
+    return found
+
+
+def _requirements(version: ModelVersion) -> str:
+    """What the model itself says it needs, where its run kept no list."""
+    from mlcli.artifacts import model_artifacts
+    from mlcli.errors import MlcliError
+
+    try:
+        with open(
+            model_artifacts(f"models:/{version.name}/{version.version}").path("requirements.txt"),
+            encoding="utf-8",
+            errors="replace",
+        ) as file:
+            return file.read()
+    except (MlcliError, OSError):
+        return ""
+
+
+def write_runs(
     runs: Sequence[Run],
     rows: Sequence[Mapping[str, Any]],
     *,
     as_json: bool,
     courses: Mapping[tuple[str, int], str] | None = None,
 ) -> None:
-    """Write the rows with one column per run; on a terminal with the courses of the metrics below their values."""
+    """Write the rows with one column per run; a terminal shows the courses of metrics below their values."""
+    ids = [run.info.run_id for run in runs]
+    write("runs", ids, rows, as_json=as_json, titles=[run_id[:SHORT_ID] for run_id in ids], courses=courses)
+
+
+def write(
+    what: str,
+    ids: Sequence[str],
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    as_json: bool,
+    titles: Sequence[str],
+    courses: Mapping[tuple[str, int], str] | None = None,
+) -> None:
+    """Write the rows with one column per thing that is compared; a terminal shows its title instead of its id."""
     if as_json:
-        render.emit_json({"runs": [run.info.run_id for run in runs], "rows": list(rows)})
+        render.emit_json({what: list(ids), "rows": list(rows)})
     elif render.on_terminal():
-        _to_eyes(runs, rows, courses or {})
+        _to_eyes(titles, rows, courses or {})
     else:
-        names = ["kind", "key", *(str(place) for place in range(len(runs)))]
+        names = ["kind", "key", *(str(place) for place in range(len(ids)))]
         lines = [dict(zip(names, (item["kind"], item["key"], *item["values"]), strict=True)) for item in rows]
-        titles = ["kind", "key", *(run.info.run_id for run in runs)]
-        render.emit("\t".join(titles))
+        render.emit("\t".join(("kind", "key", *ids)))
         for line in lines:
             render.emit("\t".join(render.tsv_cell(line[name]) for name in names))
 
 
-def _to_eyes(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], courses: Mapping[tuple[str, int], str]) -> None:
+def _to_eyes(titles: Sequence[str], rows: Sequence[Mapping[str, Any]], courses: Mapping[tuple[str, int], str]) -> None:
     star, unlike = ("★", "≠") if render.unicode_ok() else ("*", "!")
     starred = any(item.get("best") for item in rows)
     lines: list[dict[str, object]] = []
@@ -201,9 +296,9 @@ def _to_eyes(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], courses: Ma
             line[str(place)] = _text(item, value) + end
         before = item["kind"]
         lines.append(line)
-        if item["kind"] == "metric" and any((item["key"], place) in courses for place in range(len(runs))):
+        if item["kind"] == "metric" and any((item["key"], place) in courses for place in range(len(titles))):
             end = "  " if starred else ""
-            drawn = {str(place): courses.get((item["key"], place), "") + end for place in range(len(runs))}
+            drawn = {str(place): courses.get((item["key"], place), "") + end for place in range(len(titles))}
             lines.append({"kind": "", "key": "", "mark": "", **drawn})
     columns = [
         render.Column("kind", " ", style="dim"),
@@ -212,13 +307,13 @@ def _to_eyes(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], courses: Ma
         *(
             render.Column(
                 str(place),
-                run.info.run_id[:SHORT_ID] + ("  " if starred else ""),
+                title + ("  " if starred else ""),
                 right=True,
                 least=10,
                 optional=place if place > 1 else 0,
                 keep_end=True,
             )
-            for place, run in enumerate(runs)
+            for place, title in enumerate(titles)
         ),
     ]
     for text in render.table(lines, columns, render.terminal_width()):

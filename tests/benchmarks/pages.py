@@ -43,7 +43,10 @@ def fill(root: str, runs: int) -> list[str]:
         made = []
         for number in range(100):
             run = store.create_run("0", run_name=f"curve-{number:02d}").info.run_id
-            points = [Metric("loss", 2 / (1 + step / 500) + (step * 7919 + number) % 97 / 500, 1_700_000_000_000 + step, step) for step in range(10_000)]
+            points = [
+                Metric("loss", 2 / (1 + step / 500) + (step * 7919 + number) % 97 / 500, 1_700_000_000_000 + step, step)
+                for step in range(10_000)
+            ]
             store.log_batch(run, points)
             store.update_run(run, "FINISHED")
             made.append(run)
@@ -106,7 +109,9 @@ def main() -> None:
         work["mlcli ui to the first page"] = statistics.median(works) * 1000
         process, url, _ = started(root)
         try:
-            search = "filter=params.model%3D'CNN'%20AND%20metrics.training_score%20%3E%200.9&order=-metrics.training_score"
+            search = (
+                "filter=params.model%3D'CNN'%20AND%20metrics.training_score%20%3E%200.9&order=-metrics.training_score"
+            )
             points = f"{url}/charts/points?metric=loss&stretches=400&" + "&".join(f"run={run}" for run in curves)
             for name, address in (("first page, answered", f"{url}/experiments/1"),
                                   ("first page filtered and ordered, answered", f"{url}/experiments/1?{search}"),
@@ -122,7 +127,9 @@ def main() -> None:
                 session.send("Performance.enable", {"timeDomain": "threadTicks"})
                 page.goto(f"{url}/experiments/1")
                 while not page.evaluate("performance.getEntriesByName('first-contentful-paint').length"):
-                    page.wait_for_timeout(20)  # the policy of the pages lets nobody evaluate texts, wait_for_function neither
+                    page.wait_for_timeout(
+                        20
+                    )  # the policy of the pages lets nobody evaluate texts, wait_for_function neither
                 shown.append(page.evaluate(
                     "performance.getEntriesByName('first-contentful-paint')[0].startTime"
                     " - performance.getEntriesByType('navigation')[0].responseEnd"))  # fmt: skip

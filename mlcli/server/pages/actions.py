@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from urllib.parse import quote
 
+from mlcli.artifacts import open_artifacts
 from mlcli.cli.portrait import NOTE
 from mlcli.entities import LifecycleStage, RunTag
-from mlcli.errors import AlreadyExists, InvalidInput, NotFound
+from mlcli.errors import InvalidInput, NotFound
+from mlcli.registry import models_of_run, only_model
 from mlcli.server.pages import Query
 from mlcli.server.security import Identity
 from mlcli.store import Store
@@ -121,52 +123,27 @@ def restore_runs(store: Store, form: Query, _user: Identity) -> str:
 
 def register_runs(store: Store, form: Query, user: Identity) -> str:
     """Make a version of each run that has a model; which one, where it has several, has to be said."""
-    from mlcli.artifacts import open_artifacts
-    from mlcli.server.pages import previews
-
     name, path = form.one("name").strip(), form.one("path").strip("/ ")
-    chosen: list[tuple[str, str, str | None]] = []
+    chosen = []
     for run_id in _runs(form):
         run = store.get_run(run_id)
         if run.info.lifecycle_stage != LifecycleStage.ACTIVE:
             raise InvalidInput(f"run {run.info.run_name!r} is deleted")
-        logged = [
-            item.model_id for item in store.search_logged_models(None, f"source_run_id = '{run_id}'", max_results=2)
-        ]
-        root = open_artifacts(run.info.artifact_uri)
-        if path:
-            if not root.has(f"{path}/MLmodel"):
-                raise InvalidInput(f"run {run.info.run_name!r} has no model at {path!r}")
-            chosen.append((run_id, f"runs:/{run_id}/{path}", None))
-            continue
-        found: list[tuple[str, str, str | None]] = [
-            (run_id, f"runs:/{run_id}/{place}", None) for place in previews.models_in(root)
-        ]
-        found += [(run_id, f"models:/{model_id}", model_id) for model_id in logged]
-        if not found:
-            raise InvalidInput(f"run {run.info.run_name!r} has logged no model")
-        if len(found) > 1:
-            raise InvalidInput(f"run {run.info.run_name!r} has several models: say which by its path")
-        chosen += found
-    _ensure_model(store, name)
-    for run_id, source, model_id in chosen:
-        store.create_model_version(name, source, run_id, model_id=model_id, user_id=user.name or "")
+        there = models_of_run(store, run, open_artifacts(run.info.artifact_uri).walk())
+        wanted = [model for model in there if model.path == path] if path else there
+        if path and not wanted:
+            raise InvalidInput(f"run {run.info.run_name!r} has no model at {path!r}")
+        chosen.append((run_id, only_model(run_id, wanted)))
+    for run_id, model in chosen:  # each of them was looked at: none is made when one of them cannot be
+        store.register_model_version(name, model.uri, run_id, model_id=model.model_id or None, user_id=user.name or "")
     return f"/models/{quote(name, safe='')}"
-
-
-def _ensure_model(store: Store, name: str) -> None:
-    try:
-        store.create_registered_model(name)
-    except AlreadyExists:
-        pass
 
 
 def register_model(store: Store, form: Query, user: Identity) -> str:
     """Make a version of one model of a run, by its URI."""
     name, uri, run_id = form.one("name").strip(), form.one("uri"), form.one("run")
-    _ensure_model(store, name)
-    model_id = uri.partition(":/")[2] if uri.startswith("models:/") else None
-    store.create_model_version(name, uri, run_id or None, model_id=model_id, user_id=user.name or "")
+    model_id = uri.partition(":/")[2] if uri.startswith("models:/m-") else None
+    store.register_model_version(name, uri, run_id or None, model_id=model_id, user_id=user.name or "")
     return f"/models/{quote(name, safe='')}"
 
 

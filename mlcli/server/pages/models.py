@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlcli import registry
 from mlcli.artifacts import open_artifacts
 from mlcli.cli import comparison, portrait
 from mlcli.entities import ModelVersion, Run
@@ -101,7 +102,7 @@ def version(visit: Visit, store: Store) -> Page:
     data = {
         "model": found.name,
         "version": _version(found, run, sorted(run.data.metrics) if run else []),
-        "params": dict(run.data.params) if run else {},
+        "params": registry.lineage(store, found, run).get("params", {}),
         "lineage": _lineage(store, found, run),
         "described": described,
         "files": files,
@@ -114,24 +115,29 @@ def version(visit: Visit, store: Store) -> Page:
 def _lineage(store: Store, found: ModelVersion, run: Run | None) -> list[dict[str, Any]]:
     """Where a version came from, step by step back: what it was copied from, its run, experiment, data and code."""
     steps: list[dict[str, Any]] = []
-    if found.source.startswith("models:/") and "/" in found.source[8:]:
-        name, _, number = found.source[8:].partition("/")
-        steps.append({"what": "copy of", "name": f"{name} v{number}", "page": ["models", name, number]})
+    copied = found.source.removeprefix("models:/").partition("/")
+    if found.source.startswith("models:/") and copied[1]:
+        steps.append({"what": "copy of", "name": f"{copied[0]} v{copied[2]}", "page": ["models", copied[0], copied[2]]})
+    came = registry.lineage(store, found, run)
     if run is None:
         if found.run_id:
             steps.append({"what": "run", "name": found.run_id, "page": None})
         return steps
-    tags = run.data.tags
     steps.append({"what": "run", "name": run.info.run_name, "page": ["runs", run.info.run_id]})
     experiment = store.get_experiment(run.info.experiment_id)
     steps.append({"what": "experiment", "name": experiment.name, "page": ["experiments", experiment.experiment_id]})
     steps += [
-        {"what": "dataset", "name": f"{item.dataset.name} ({item.dataset.digest})", "page": None}
-        for item in run.inputs.dataset_inputs
+        {"what": "dataset", "name": f"{item['name']} ({item['digest']}) {item['context']}".rstrip(), "page": None}
+        for item in came.get("data", ())
     ]
-    for tag, what in (("mlflow.source.name", "source"), ("mlflow.source.git.commit", "commit")):
-        if tags.get(tag):
-            steps.append({"what": what, "name": tags[tag], "page": None})
+    steps += [
+        {"what": what.replace("_", " "), "name": value, "page": None}
+        for what, value in {**came.get("project", {}), **came.get("environment", {})}.items()
+        if what not in ("lock", "key", "uncommitted_changes")
+    ]
+    if "lock" in came.get("environment", {}):
+        page = ["runs", run.info.run_id, "artifacts"]
+        steps.append({"what": "packages", "name": registry.LOCK, "page": page, "path": registry.LOCK})
     return steps
 
 
@@ -142,19 +148,7 @@ def compare(visit: Visit, store: Store) -> Page:
     if len(numbers) < 2:
         raise InvalidInput("two versions at least are needed", hint="select them in the list of versions")
     versions = [store.get_model_version(name, number) for number in numbers]
-    runs = _runs(store, versions)
-    maps = [runs.get(item.run_id) for item in versions]
-    rows = [
-        comparison.row("version", "alias", [", ".join(item.aliases) for item in versions]),
-        comparison.row("version", "stage", [item.current_stage for item in versions]),
-        comparison.row("version", "description", [item.description for item in versions]),
-        comparison.row("version", "run", [run.info.run_name if run else "" for run in maps]),
-        *comparison.rows("param", [run.data.params if run else {} for run in maps]),
-    ]
-    rows += [
-        {**item, "best": comparison.best(item["key"], item["values"])}
-        for item in comparison.rows("metric", [run.data.metrics if run else {} for run in maps])
-    ]
+    rows = comparison.compared_versions(store, versions)
     data = {
         "model": name,
         "versions": [{"version": item.version, "aliases": list(item.aliases)} for item in versions],

@@ -91,21 +91,6 @@ def _table(text: str, delimiter: str) -> dict[str, Any]:
     return {"head": rows[0] if rows else [], "rows": rows[1 : MOST_ROWS + 1], "more_rows": len(rows) > MOST_ROWS}
 
 
-def models_in(root: LocalArtifacts, most: int = 20) -> list[str]:
-    """The folders of a run's artifacts, two levels deep, that are models."""
-    found = []
-    for item in root.list():
-        if not item.is_dir:
-            continue
-        if root.has(f"{item.path}/MLmodel"):
-            found.append(item.path)
-        elif len(found) < most:
-            found += [
-                below.path for below in root.list(item.path) if below.is_dir and root.has(f"{below.path}/MLmodel")
-            ]
-    return found[:most]
-
-
 def described(root: LocalArtifacts, path: str) -> dict[str, Any]:
     """What the MLmodel file of a folder says, as text alone."""
     import yaml

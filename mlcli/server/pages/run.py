@@ -12,6 +12,7 @@ from mlcli.cli import portrait
 from mlcli.cli.portrait import LOG, NOTE, PARENT
 from mlcli.entities import Run, RunStatus
 from mlcli.errors import InvalidInput, MlcliError, NotFound
+from mlcli.registry import models_of_run
 from mlcli.server.pages import Page, Visit, previews
 from mlcli.store import Store, survey
 
@@ -118,40 +119,23 @@ def _has(run: Run, path: str) -> bool:
 
 
 def _models(store: Store, run: Run) -> list[dict[str, Any]]:
-    """The models that the run made: logged ones, folders with an MLmodel file, and the versions registered from it."""
-    run_id = run.info.run_id
-    found: list[dict[str, Any]] = [
-        {
-            "name": model.name,
-            "uri": f"models:/{model.model_id}",
-            "path": "",
-            "code": previews.code_for(f"models:/{model.model_id}"),
-        }
-        for model in store.search_logged_models(None, f"source_run_id = '{run_id}'", max_results=20)
-    ]
+    """The models that the run made, and what was registered of them."""
     try:
-        places = previews.models_in(open_artifacts(run.info.artifact_uri))
+        files = open_artifacts(run.info.artifact_uri).walk()
     except MlcliError:
-        places = []
-    found += [
+        files = []
+    return [
         {
-            "name": place,
-            "uri": f"runs:/{run_id}/{place}",
-            "path": place,
-            "code": previews.code_for(f"runs:/{run_id}/{place}"),
+            "name": model.path or model.uri,
+            "uri": model.uri,
+            "code": previews.code_for(model.uri),
+            "versions": [
+                {"name": version.name, "version": version.version, "aliases": list(version.aliases)}
+                for version in model.versions
+            ],
         }
-        for place in places
+        for model in models_of_run(store, run, files)
     ]
-    versions = store.search_model_versions(f"run_id = '{run_id}'", max_results=100)
-    for item in found:
-        item["versions"] = [
-            {"name": version.name, "version": version.version, "aliases": list(version.aliases)}
-            for version in versions
-            if version.source.rstrip("/") == item["uri"]
-            or (item["path"] and version.source.rstrip("/").endswith(f"{run_id}/artifacts/{item['path']}"))
-            or (version.model_id and item["uri"].endswith(version.model_id))
-        ]
-    return found
 
 
 def charts(visit: Visit, store: Store) -> Page:
