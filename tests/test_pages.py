@@ -218,7 +218,7 @@ def test_a_model_is_registered_from_runs_by_its_only_path(filled):
     assert version["described"]["flavors"] == {"sklearn": "sklearn_version 1.5"}
     with open_store(str(filled.root)) as store:
         empty = store.find_run("run-0")
-    assert "logged no model" in filled.do("register-runs", expect=400, run=empty, name="none").json["message"]
+    assert "has no model" in filled.do("register-runs", expect=404, run=empty, name="none").json["message"]
     assert filled.client.send("GET", "/models/none").status == 404  # nothing half done
 
 
