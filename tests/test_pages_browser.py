@@ -101,6 +101,18 @@ def test_the_way_from_the_experiments_to_a_run_is_two_clicks(site):
     assert page.locator("td.value", has_text="64").count() == 1
 
 
+def test_the_runs_of_several_experiments_stand_in_one_table(site):
+    page = site.open("/")
+    page.get_by_label("sweep", exact=True).check()
+    page.get_by_label("digits", exact=True).check()
+    page.get_by_role("button", name="Runs of the selected").click()
+    page.wait_for_url("**/runs?e=*&e=*")
+    assert {text for text in page.locator("#list td a").all_inner_texts() if text in ("sweep", "digits")} == {
+        "sweep",
+        "digits",
+    }
+
+
 def test_a_search_finds_orders_and_stays_in_the_address(site):
     page = site.open("/")
     page.get_by_role("link", name="sweep").click()

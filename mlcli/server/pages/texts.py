@@ -188,6 +188,7 @@ KOREAN = {
     "Restore": "복원",
     "Run": "실행",
     "Runs": "실행",
+    "Runs of the selected": "선택한 실험의 실행",
     "SCHEDULED": "예약됨",
     "Save": "저장",
     "Scatter": "산점도",

@@ -173,11 +173,13 @@
             const row = document.activeElement?.closest("tr")?.dataset.run;
             const place = $$("a, button, input, summary", live).indexOf(document.activeElement);
             const opened = $$("details", live).map((one) => one.open);
+            const checked = new Set($$("input:checked:not([name=run])", live).map((box) => `${box.name} ${box.value}`));
             const scrolled = $$(".scroll", live).map((box) => box.scrollLeft);
             live.replaceChildren(document.createRange().createContextualFragment(text));
             $$(".scroll", live).forEach((box, place) => (box.scrollLeft = scrolled[place] || 0));
             localTimes(live);
             showChosen();
+            for (const box of $$("input[type=checkbox]:not([name=run])", live)) if (checked.has(`${box.name} ${box.value}`)) box.checked = true;
             $$("details", live).forEach((one, n) => (one.open = opened[n] || false));
             const focus = (row && $(`tr[data-run="${CSS.escape(row)}"] a`, live)) || $$("a, button, input, summary", live)[place];
             focus?.focus({ preventScroll: true });
@@ -377,7 +379,7 @@
     else if (key === "?") $("#key-help").showModal();
     else if (key === "j") go(1);
     else if (key === "k") go(-1);
-    else if (key === "x") $('input[name="run"], input[name="version"]', rows()[row] || document.createElement("p"))?.click();
+    else if (key === "x") $('input[name="run"], input[name="version"], input[name="e"]', rows()[row] || document.createElement("p"))?.click();
     else if (key === "Enter" && row >= 0 && event.target === document.body) $("a", rows()[row])?.click();
     else if (key === "c" && picked.size > 1) $("#bulk-compare")?.click();
     before = key;

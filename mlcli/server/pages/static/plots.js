@@ -140,6 +140,7 @@
   function scatter(place) {
     const [nx, ny, nc] = [choose("scatter-x", columns, firstParam), choose("scatter-y", columns, best), choose("scatter-c", columns, data.importance[1] ? `p:${data.importance[1].param}` : best)];
     const [svg, wide] = canvas(place, 340, t("{y} over {x}", { x: label(nx), y: label(ny) }));
+    svg.setAttribute("role", "group"); // its dots can be reached by themselves
     const [sx, sy, sc] = [scale(nx), scale(ny), scale(nc)];
     const { x, y, right, top } = frame(svg, wide, 340, sx, sy, [label(nx), label(ny)]);
     let seed = 7;
@@ -147,7 +148,7 @@
     for (const run of data.runs) {
       const [a, b] = [sx.part(value(run, column(nx))), sy.part(value(run, column(ny)))];
       if (Number.isNaN(a) || Number.isNaN(b)) continue;
-      const dot = make("circle", { class: "dot", cx: x(a) + (sx.words ? jitter() : 0), cy: y(b) + (sy.words ? jitter() : 0), r: 4.5, fill: shade(sc.part(value(run, column(nc)))), tabindex: data.runs.length <= 100 ? 0 : null, role: "link", "aria-label": run.name });
+      const dot = make("circle", { class: "dot", cx: x(a) + (sx.words ? jitter() : 0), cy: y(b) + (sy.words ? jitter() : 0), r: 4.5, fill: shade(sc.part(value(run, column(nc)))), tabindex: data.runs.length <= 100 ? 0 : null, role: "link" });
       tip(place, dot, `${run.name}\n${[nx, ny, nc].map((name) => `${label(name)}: ${show(value(run, column(name)))}`).join("\n")}`);
       dot.addEventListener("click", () => open(run));
       dot.addEventListener("keydown", (event) => { if (event.key === "Enter") open(run); });
