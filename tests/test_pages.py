@@ -380,6 +380,9 @@ def test_points_of_curves_come_thinned_and_the_part_that_is_asked_for_whole(fill
     assert max(value for value in found["series"][0]["y"] if value is not None) == 99.0
     part = filled.get(f"/charts/points?run={run}&metric=spiky&stretches=20&low=770&high=780").json
     assert (part["stretch"], part["x"]) == (0, list(range(770, 781)))
+    shown = filled.get(f"/runs/{run}?format=json").json["metrics"][0]
+    assert (shown["least"], shown["greatest"], max(shown["course"])) == (0, 99, 99)
+    assert len(shown["course"]) <= 100
     table = filled.get(f"/charts/points.csv?run={run}&metric=spiky").body.decode().splitlines()
     assert len(table) == 2001
     assert table[0] == "run_id,run_name,metric,step,time,value"

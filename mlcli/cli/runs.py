@@ -445,9 +445,7 @@ def plot(
     metric: Annotated[
         Optional[str], typer.Option("-m", "--metric", metavar="METRIC", help="Which one; else the first with a course.")
     ] = None,
-    across: Annotated[
-        str, typer.Option("-x", "--x", metavar="AXIS", help="step, relative (seconds) or time.")
-    ] = "step",
+    across: Annotated[str, typer.Option("--x", metavar="AXIS", help="step, relative (seconds) or time.")] = "step",
     smooth: Annotated[
         float, typer.Option("--smooth", metavar="0..1", min=0.0, max=0.99, help="How much a moving mean smooths.")
     ] = 0.0,

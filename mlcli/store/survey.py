@@ -147,6 +147,14 @@ def children(store: Store, run_ids: Sequence[str]) -> Dict[str, int]:
     return dict(rows)
 
 
+def ranges(store: Store, run_id: str) -> Dict[str, Tuple[Optional[float], Optional[float]]]:
+    """The least and the greatest value of each metric of a run; None while every point is NaN."""
+    rows = store.database.query(
+        "SELECT s.key, s.min, s.max FROM runs r JOIN series s ON s.run = r.id WHERE r.run_id = :run", {"run": run_id}
+    )
+    return {key: (least, greatest) for key, least, greatest in rows}
+
+
 class Extent(NamedTuple):
     """Where a curve begins and ends along an axis, and whether it has more points than were counted."""
 

@@ -10,6 +10,7 @@ from typing import Any
 from mlcli.artifacts import open_artifacts
 from mlcli.cli import portrait
 from mlcli.cli.portrait import LOG, NOTE, PARENT
+from mlcli.curves import stretched
 from mlcli.entities import Run, RunStatus
 from mlcli.errors import InvalidInput, MlcliError, NotFound
 from mlcli.registry import models_of_run
@@ -18,6 +19,8 @@ from mlcli.store import Store, survey
 
 _TOLD_BY_TIME = ("run", "started", "took", "running for", "folder", "experiment")
 MOST_CHILDREN = 200
+MOST_COURSES = 100
+_STRETCHES = 50
 TAIL = 256 * 1024  # bytes of a log that are shown at once
 
 
@@ -94,21 +97,29 @@ def _name_of(store: Store, run_id: str) -> str:
 
 
 def _metrics(store: Store, run: Run) -> list[dict[str, Any]]:
+    """Each metric with its latest value and, where it has several points, its range and its course."""
     result: list[dict[str, Any]] = []
+    ranges = survey.ranges(store, run.info.run_id)
     latest = {point.key: point for point in getattr(run.data.metrics, "points", ())}
     for key, value in sorted(run.data.metrics.items()):
-        course = [number for _, number in survey.Curve(run.info.run_id, key).points(store)] if len(result) < 100 else []
         row: dict[str, Any] = {"key": key, "value": value, "step": latest[key].step if key in latest else 0}
+        course = _course(store, survey.Curve(run.info.run_id, key)) if len(result) < MOST_COURSES else []
         if len(course) > 1:
-            row |= {"least": min(course), "greatest": max(course), "points": len(course), "course": _thin(course, 100)}
+            least, greatest = ranges.get(key, (None, None))
+            row |= {"least": least, "greatest": greatest, "course": course}
         result.append(row)
     return result
 
 
-def _thin(values: list[float], limit: int) -> list[float]:
-    if len(values) <= limit:
-        return values
-    return [values[(place + 1) * len(values) // limit - 1] for place in range(limit)]
+def _course(store: Store, curve: survey.Curve) -> list[float]:
+    """The values of a metric, of many points the extremes of stretches: as many as a small picture shows."""
+    extent = curve.extent(store, 2 * _STRETCHES)
+    if extent is None or not extent.more:
+        return [value for _, value in curve.points(store)] if extent else []
+    width = -(-(extent.last - extent.first + 1) // _STRETCHES)
+    return [
+        value for value in stretched([curve.thinned(store, extent.first, width)], _STRETCHES)[0] if value is not None
+    ]
 
 
 def _has(run: Run, path: str) -> bool:
