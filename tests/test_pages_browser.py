@@ -337,6 +337,19 @@ def test_artifacts_are_shown_each_in_its_own_way(site):
     assert page.frame_locator("iframe").locator("h1").inner_text() == "Report"
 
 
+@pytest.mark.parametrize(
+    ("printed", "page"),
+    [
+        ("/#/experiments/{e}/runs/{r}", "/runs/{r}"),
+        ("/#/experiments/{e}", "/experiments/{e}"),
+        ("/#/models/digits/versions/1", "/models/digits/1"),
+    ],
+)
+def test_addresses_that_mlflow_prints_lead_to_the_page(site, printed, page):
+    known = {"e": digits(site), "r": site.run_named("trial-01")}
+    site.open(printed.format(**known)).wait_for_url("**" + page.format(**known))
+
+
 def test_images_of_runs_stand_side_by_side(site):
     with open_store(str(site.root)) as store:
         runs = [run.info.run_id for run in store.search_runs([digits(site)], "tags.team = 'vision'")]

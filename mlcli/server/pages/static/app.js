@@ -8,6 +8,13 @@
     (texts[text] ?? text).replace(/\{(\w+)\}/g, (whole, name) => (name in values ? values[name] : whole));
   window.mlcli = { $, $$, t };
 
+  // -- addresses as MLflow's clients print them: /#/experiments/1/runs/ID, /#/models/NAME/versions/3
+  const theirs = /^#\/(?:experiments\/(\d+)(?:\/runs\/(\w+))?|models\/([^/?]+)(?:\/versions\/(\d+))?)/.exec(location.hash);
+  if (theirs) {
+    const [, experiment, run, model, version] = theirs;
+    location.replace(document.body.dataset.prefix + (run ? `runs/${run}` : experiment ? `experiments/${experiment}` : `models/${model}${version ? `/${version}` : ""}`));
+  }
+
   // -- times in the reader's own zone
   function localTimes(inside) {
     for (const time of $$("time", inside)) {
