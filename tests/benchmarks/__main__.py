@@ -21,6 +21,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import server
+from beside import install_mlflow, quiet
+
 HERE = Path(__file__).parent
 REPO = HERE.parents[1]
 MLCLI = [str(Path(sys.executable).with_name("mlcli"))]
@@ -44,7 +47,19 @@ def main() -> None:
     options = parser.parse_args()
     mlflow = install_mlflow() if options.mlflow else None
     rows: list[Row] = []
-    for part in (commands, no_op_run, environments, calls, absorbing, importing, searching, footprint):
+    parts = (
+        commands,
+        no_op_run,
+        environments,
+        calls,
+        absorbing,
+        importing,
+        searching,
+        serving,
+        modelling,
+        footprint,
+    )
+    for part in parts:
         if options.only in part.__name__:
             with tempfile.TemporaryDirectory() as folder:
                 print(f"... {part.__name__}", file=sys.stderr, flush=True)
@@ -160,6 +175,16 @@ def calls(folder: Path, mlflow: Path | None) -> list[Row]:
     ]
 
 
+def modelling(folder: Path, mlflow: Path | None) -> list[Row]:
+    """Log a forest of 100 trees with an input example, and load it; the limit is pickle alone."""
+    ours = measured(sys.executable, "mlcli", folder / "ours", 11, script="modelling.py")
+    theirs = measured(str(mlflow / "python"), "mlflow", folder / "theirs", 1, script="modelling.py") if mlflow else {}
+    return [
+        Row("log_model, a forest with an input example", ours["log_model"], theirs.get("log_model"), ours["pickle"]),
+        Row("pyfunc.load_model of it, checked", ours["load_model"], theirs.get("load_model"), ours["pickle"]),
+    ]
+
+
 def absorbing(folder: Path, _mlflow: Path | None) -> list[Row]:
     """Bring 600,000 metric lines into the database; seconds per million."""
     done = subprocess.run(
@@ -188,6 +213,29 @@ def searching(folder: Path, _mlflow: Path | None) -> list[Row]:
     return rows
 
 
+def serving(_folder: Path, mlflow: Path | None) -> list[Row]:
+    """The server under load; the time of a request is a second by the requests of a second."""
+    kinds = [kind for kind, budget in server.BUDGETS.items() if budget]
+    ours = server.measure(server.ours(), 3.0, kinds)
+    theirs = server.measure(server.theirs(mlflow), 3.0, kinds) if mlflow else None
+    floor = server.floor(2.0)
+    rows = [
+        Row("server: start to the first answer", ours.start, theirs and theirs.start, None),
+        Row("server: memory under load", ours.memory, theirs and theirs.memory, None, "MB"),
+    ]
+    rows += [
+        Row(
+            f"server: {kind}, {clients} client{'s' if clients > 1 else ''}, a request",
+            1 / found.rate,
+            theirs and 1 / theirs.loads[kind, clients].rate,
+            1 / floor[clients].rate,
+        )
+        for (kind, clients), found in ours.loads.items()
+    ]
+    call, _ = server.through_the_client()
+    return [*rows, Row("log_metric to a server, one call", call / 1e6, None, None, "us")]
+
+
 def footprint(folder: Path, mlflow: Path | None) -> list[Row]:
     """What an installation adds."""
     uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or "uv"
@@ -209,14 +257,6 @@ def footprint(folder: Path, mlflow: Path | None) -> list[Row]:
 # -- measuring
 
 
-def quiet(command: list[str], folder: Path, env: dict[str, str] | None = None) -> None:
-    done = subprocess.run(
-        command, cwd=folder, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
-    )
-    if done.returncode:
-        sys.exit(f"$ {' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
-
-
 def interleaved(actions: list[Callable[[], None]], rounds: int) -> list[float]:
     times: list[list[float]] = [[] for _ in actions]
     for action in actions:
@@ -233,11 +273,11 @@ def once(action: Callable[[], None], rounds: int) -> float:
     return interleaved([action], rounds)[0]
 
 
-def measured(python: str, module: str, folder: Path, points: int, runs: int) -> dict[str, float]:
+def measured(python: str, module: str, folder: Path, *numbers: int, script: str = "calls.py") -> dict[str, float]:
     folder.mkdir()
     env = {**os.environ, "MLFLOW_TRACKING_URI": "", "MLCLI_TRACKING_URI": ""}
     done = subprocess.run(
-        [python, HERE / "calls.py", module, str(points), str(runs)],
+        [python, HERE / script, module, *map(str, numbers)],
         cwd=folder,
         env=env,
         capture_output=True,
@@ -247,20 +287,6 @@ def measured(python: str, module: str, folder: Path, points: int, runs: int) -> 
     if done.returncode:
         sys.exit(done.stderr)
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def install_mlflow() -> Path:
-    """The folder of programs of an environment with the newest MLflow."""
-    place = Path.home() / ".cache" / "mlcli-benchmarks" / "mlflow"
-    if not (place / "bin" / "mlflow").exists():
-        print("... installing MLflow", file=sys.stderr)
-        uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or "uv"
-        quiet([uv, "venv", "-q", "--clear", "--python", sys.executable, str(place)], HERE)
-        quiet(
-            [uv, "pip", "install", "-q", "--compile-bytecode", "--python", str(place / "bin" / "python"), "mlflow"],
-            HERE,
-        )
-    return place / "bin"
 
 
 def _path(programs: Path) -> dict[str, str]:
@@ -315,7 +341,7 @@ def document(table: str, mlflow: Path | None) -> str:
         f"{os.cpu_count()} cores, {platform.system()} {platform.release().split('-')[0]}, Python {platform.python_version()}{found}. "
         "Absolute figures drift with the machine; the ratios hold.\n\n"
         "The limit is a bare `python -c pass` for commands, `python train.py` for runs, one `os.write` for `log_metric`, "
-        "`uv venv` + `uv pip install --offline` for builds.\n\n"
+        "`uv venv` + `uv pip install --offline` for builds, uvicorn with an application that answers at once for requests.\n\n"
         f"{table}\n"
     )
 
