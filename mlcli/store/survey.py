@@ -47,8 +47,8 @@ def count_runs(
     view_type: str = ViewType.ACTIVE_ONLY,
 ) -> int:
     """How many runs a search finds."""
-    found = _search(store, experiment_ids, filter_string, view_type)
-    row = store.database.one(f"SELECT count(*) FROM ({found.sql}) AS found", found.params)
+    found, params = _search(store, experiment_ids, filter_string, view_type)
+    row = store.database.one(f"SELECT count(*) FROM ({found}) AS found", params)
     return int(row[0]) if row else 0
 
 
@@ -101,10 +101,10 @@ def groups(
     store.absorb()
     kind, _, key = by.partition(".")
     table = _TABLES[kind]
-    found = _search(store, experiment_ids, filter_string, view_type)
-    params: Dict[str, Any] = {**found.params, "group_key": key, "most": MAX_GROUPS}
+    found, bound = _search(store, experiment_ids, filter_string, view_type)
+    params = {**bound, "group_key": key, "most": MAX_GROUPS}
     rows = store.database.query(
-        f"SELECT x.value, count(*) AS runs, max(r.start_time) FROM ({found.sql}) AS found"
+        f"SELECT x.value, count(*) AS runs, max(r.start_time) FROM ({found}) AS found"
         f" JOIN {table} x ON x.run = found.id AND x.key = :group_key JOIN runs r ON r.id = found.id"
         " GROUP BY x.value ORDER BY runs DESC, x.value LIMIT :most",
         params,
@@ -112,10 +112,10 @@ def groups(
     numbers: Dict[str, Dict[str, Tuple[float, float, float, int]]] = {}
     for metric in metrics:
         for value, *spread in store.database.query(
-            f"SELECT x.value, min(s.value), avg(s.value), max(s.value), count(*) FROM ({found.sql}) AS found"
+            f"SELECT x.value, min(s.value), avg(s.value), max(s.value), count(*) FROM ({found}) AS found"
             f" JOIN {table} x ON x.run = found.id AND x.key = :group_key"
             " JOIN series s ON s.run = found.id AND s.key = :metric AND s.is_nan = 0 GROUP BY x.value",
-            {**found.params, "group_key": key, "metric": metric},
+            {**bound, "group_key": key, "metric": metric},
         ):
             least, mean, greatest, count = spread
             numbers.setdefault(value, {})[metric] = (least, mean, greatest, count)
@@ -226,6 +226,11 @@ class Curve(NamedTuple):
         }
 
 
-def _search(store: Store, experiment_ids: Optional[Sequence[str]], filter_string: str, view_type: str) -> query.Query:
+def _search(
+    store: Store, experiment_ids: Optional[Sequence[str]], filter_string: str, view_type: str
+) -> Tuple[str, Dict[str, Any]]:
+    """A search as one statement that gives ``id``, and what is bound in it."""
     chosen = None if experiment_ids is None else [experiment_key(item) for item in experiment_ids]
-    return query.runs(filter_string, (), chosen, view_type, journal.now(), root=store.root)
+    found = query.runs(filter_string, (), chosen, view_type, journal.now(), root=store.root)
+    statement = found.sql  # what is bound is known when it has been written
+    return statement, found.params
