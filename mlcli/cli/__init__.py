@@ -29,8 +29,8 @@ COMMANDS = {
     "env": "List, explain, lock and remove the environments of projects.",
     "sync": "Send what is still to go to a tracking server.",
     "gc": "Remove for good what was deleted.",
-    "server": "Serve MLflow's REST API over the store, for one or for a team.",
-    "ui": "The same as server.",
+    "server": "Serve pages and MLflow's REST API over the store, for one or a team.",
+    "ui": "Look at runs, charts and models in the browser; the same as server.",
     "doctor": "Show versions, settings and the health of the store.",
 }
 

@@ -11,7 +11,8 @@ from mlcli.errors import InvalidInput
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from mlcli.entities import Run
+    from mlcli.entities import ModelVersion, Run
+    from mlcli.store import Store
 
 # Words in a metric's name that say that less is better.
 LESS_IS_BETTER = frozenset(
@@ -132,20 +133,145 @@ def packages(lock: str) -> dict[str, str]:
     return found
 
 
-def write_runs(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
-    """Write the rows with one column per run."""
+MOST_COURSES = 200  # histories that are read for the courses of a table
+
+
+def courses(store: Store, runs: Sequence[Run]) -> dict[tuple[str, int], str]:
+    """The course of each metric that was logged more than once, by metric and place of the run."""
+    result = {}
+    wanted = [
+        (key, place)
+        for place, run in enumerate(runs[:6])  # more do not fit into a terminal
+        for key in sorted(run.data.metrics)
+        if not key.startswith("system/")
+    ]
+    for key, place in wanted[:MOST_COURSES]:
+        values = store.get_metric_values(runs[place].info.run_id, key)
+        if len(values) > 1:
+            result[key, place] = render.sparkline(values, 12)
+    return result
+
+
+def write_importance(runs: Sequence[Run], metric: str, *, as_json: bool) -> None:
+    """Write which params go with a metric, how surely, and by what method that is known."""
+    from mlcli import importance
+
+    known = [(run.data.params, run.data.metrics[metric]) for run in runs if metric in run.data.metrics]
+    if not known:
+        names = ", ".join(sorted({key for run in runs for key in run.data.metrics})[:8])
+        raise InvalidInput(f"none of these runs has the metric {metric!r}", hint=f"there is {names}" if names else "")
+    found = [item._asdict() for item in importance.importances(known)]
+    decimals = "{:.2f}".format
+    columns = [
+        render.Column("param", "PARAM", least=10, style="bold"),
+        render.Column("share", "SHARE", show=decimals, right=True, style="cyan"),
+        render.Column("low", "FROM", show=decimals, right=True),
+        render.Column("high", "TO", show=decimals, right=True),
+        render.Column("p", "P", show="{:.3f}".format, right=True),
+        render.Column("rho", "RHO", show="{:+.2f}".format, right=True, optional=1),
+        render.Column("groups", "GROUPS", right=True, optional=3),
+        render.Column("runs", "RUNS", right=True, optional=4),
+        render.Column("like", "GOES WITH", optional=2),
+    ]
+    empty = f"at least {importance.LEAST_RUNS} runs with {metric}, and params that differ between them, are needed"
+    render.records(found, columns, as_json=as_json, empty=empty)
+    if found and not as_json:
+        render.note(
+            "share: of the metric's rank variance, for each param alone (epsilon squared), with a 90 % bootstrap interval;"
+            " p: permutation test, Holm's correction; rho: Spearman"
+        )
+
+
+def compared_versions(store: Store, versions: Sequence[ModelVersion]) -> list[dict[str, Any]]:
+    """One row per thing that any version of a model has: what names it, what it came from, its packages and tags."""
+    from mlcli import registry
+    from mlcli.entities import ModelStage, Run, RunInfo
+
+    none = Run(RunInfo("", "", "", "", "", 0, None, ""))
+    found = [registry.run_of(store, version) for version in versions]
+    runs = []
+    for version, run in zip(versions, found, strict=True):
+        came = registry.lineage(store, version, run)
+        data = (run or none).data
+        runs.append(
+            (run or none)._replace(data=data._replace(params=came.get("params", {}), metrics=came.get("metrics", {})))
+        )
+    locks = [artifact(run, LOCK) for run in runs]
+    compared = [
+        row("version", "aliases", [", ".join(version.aliases) or None for version in versions]),
+        row(
+            "version",
+            "stage",
+            [None if version.current_stage == ModelStage.NONE else version.current_stage for version in versions],
+        ),
+        row(
+            "version",
+            "run",
+            [run.info.run_name or version.run_id or None for version, run in zip(versions, runs, strict=True)],
+        ),
+        *results(runs),
+        *rows("data", [_data(run) for run in runs]),
+        *origins(runs),
+        *rows(
+            "package", [packages(lock or _requirements(version)) for lock, version in zip(locks, versions, strict=True)]
+        ),
+        *rows("tag", [version.tags for version in versions]),
+    ]
+    return [item for item in compared if any(value is not None for value in item["values"])]
+
+
+def _data(run: Run) -> dict[str, str]:
+    """The datasets that a run read, by what it read them for."""
+    found: dict[str, str] = {}
+    for item in run.inputs.dataset_inputs:
+        use = item.tags.get("mlflow.data.context") or "data"
+        this = f"{item.dataset.name} {item.dataset.digest}"
+        found[use] = f"{found[use]}, {this}" if use in found else this
+    return found
+
+
+def _requirements(version: ModelVersion) -> str:
+    """What the model itself says it needs, where its run kept no list."""
+    from mlcli.artifacts import model_artifacts
+    from mlcli.errors import MlcliError
+
+    try:
+        with open(
+            model_artifacts(f"models:/{version.name}/{version.version}").path("requirements.txt"),
+            encoding="utf-8",
+            errors="replace",
+        ) as file:
+            return file.read()
+    except (MlcliError, OSError):
+        return ""
+
+
+def write_runs(
+    runs: Sequence[Run],
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    as_json: bool,
+    courses: Mapping[tuple[str, int], str] | None = None,
+) -> None:
+    """Write the rows with one column per run; a terminal shows the courses of metrics below their values."""
     ids = [run.info.run_id for run in runs]
-    write("runs", ids, rows, as_json=as_json, titles=[run_id[:SHORT_ID] for run_id in ids])
+    write("runs", ids, rows, as_json=as_json, titles=[run_id[:SHORT_ID] for run_id in ids], courses=courses)
 
 
 def write(
-    what: str, ids: Sequence[str], rows: Sequence[Mapping[str, Any]], *, as_json: bool, titles: Sequence[str]
+    what: str,
+    ids: Sequence[str],
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    as_json: bool,
+    titles: Sequence[str],
+    courses: Mapping[tuple[str, int], str] | None = None,
 ) -> None:
     """Write the rows with one column per thing that is compared; a terminal shows its title instead of its id."""
     if as_json:
         render.emit_json({what: list(ids), "rows": list(rows)})
     elif render.on_terminal():
-        _to_eyes(titles, rows)
+        _to_eyes(titles, rows, courses or {})
     else:
         names = ["kind", "key", *(str(place) for place in range(len(ids)))]
         lines = [dict(zip(names, (item["kind"], item["key"], *item["values"]), strict=True)) for item in rows]
@@ -154,7 +280,7 @@ def write(
             render.emit("\t".join(render.tsv_cell(line[name]) for name in names))
 
 
-def _to_eyes(titles: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+def _to_eyes(titles: Sequence[str], rows: Sequence[Mapping[str, Any]], courses: Mapping[tuple[str, int], str]) -> None:
     star, unlike = ("★", "≠") if render.unicode_ok() else ("*", "!")
     starred = any(item.get("best") for item in rows)
     lines: list[dict[str, object]] = []
@@ -170,6 +296,10 @@ def _to_eyes(titles: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
             line[str(place)] = _text(item, value) + end
         before = item["kind"]
         lines.append(line)
+        if item["kind"] == "metric" and any((item["key"], place) in courses for place in range(len(titles))):
+            end = "  " if starred else ""
+            drawn = {str(place): courses.get((item["key"], place), "") + end for place in range(len(titles))}
+            lines.append({"kind": "", "key": "", "mark": "", **drawn})
     columns = [
         render.Column("kind", " ", style="dim"),
         render.Column("key", " ", least=12),

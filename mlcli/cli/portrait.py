@@ -68,7 +68,7 @@ def to_eyes(
     render.emit(render.styled(title, f"bold {render.status_style(info.status)}".strip()))
     if info.lifecycle_stage == LifecycleStage.DELETED:
         render.emit(f"deleted; `mlcli runs restore {info.run_id[:SHORT_ID]}` brings it back")
-    render.fields(_first_lines(run, experiment))
+    render.fields(facts(run, experiment))
     if tags.get(NOTE):
         render.heading("note")
         render.emit(render.plain_lines(tags[NOTE]))
@@ -114,6 +114,22 @@ def child_sign() -> str:
     return "↳" if render.unicode_ok() else ">"
 
 
+def differing(maps: Sequence[Mapping[str, object]]) -> list[str]:
+    """The keys whose values are not the same everywhere, those that most have first; of a single map all keys."""
+    counts: dict[str, int] = {}
+    values: dict[str, set[str]] = {}
+    for one in maps:
+        for key, value in one.items():
+            counts[key] = counts.get(key, 0) + 1
+            values.setdefault(key, set()).add(str(value))
+    keys = [
+        key
+        for key in counts
+        if not key.startswith("system/") and (len(maps) == 1 or counts[key] < len(maps) or len(values[key]) > 1)
+    ]
+    return sorted(keys, key=lambda key: (-counts[key], key))
+
+
 def took(run: Run) -> int | None:
     """How long the run took, or has been going for, in milliseconds."""
     measured = run.data.tags.get("mlcli.duration_ms", "")
@@ -128,7 +144,8 @@ def took(run: Run) -> int | None:
     return int(time.time() * 1000) - run.info.start_time
 
 
-def _first_lines(run: Run, experiment: Experiment) -> list[tuple[str, object]]:
+def facts(run: Run, experiment: Experiment) -> list[tuple[str, object]]:
+    """What a run is, where it came from and how it ended, as far as it is known: names and values."""
     info, tags = run.info, run.data.tags
     commit = tags.get("mlflow.source.git.commit")
     if commit and tags.get("mlcli.git.dirty") == "true":

@@ -10,7 +10,7 @@ import typer
 from mlcli import filters, registry
 from mlcli.cli import completion, options, render
 from mlcli.cli.portrait import SHORT_ID, environment, section
-from mlcli.entities import ModelStage, Run, RunInfo, ViewType, all_pages
+from mlcli.entities import ModelStage, Run, ViewType, all_pages
 from mlcli.errors import InvalidInput, NotFound
 from mlcli.store import open_store
 
@@ -327,7 +327,7 @@ def _version_row(version: ModelVersion, run: Run | None = None) -> dict[str, Any
 def _version_columns(
     versions: Sequence[ModelVersion], *, named: bool = False, runs: Sequence[Run] = ()
 ) -> list[render.Column]:
-    from mlcli.cli.runs import differing
+    from mlcli.cli.portrait import differing
 
     eyes = render.on_terminal()
     staged = not eyes or any(version.current_stage != ModelStage.NONE for version in versions)
@@ -578,7 +578,7 @@ def compare(
                 f"two versions at least are needed, and there {'is one' if versions else 'is none'}",
                 hint="mlcli models compare wine/1 wine@champion",
             )
-        rows = [row for row in _compared(store, versions) if not changed or not row["same"]]
+        rows = [row for row in comparison.compared_versions(store, versions) if not changed or not row["same"]]
     ids = [uri_of(version) for version in versions]
     alike = len({version.name for version in versions}) == 1
     titles = [
@@ -586,66 +586,6 @@ def compare(
         for version, uri in zip(versions, ids, strict=True)
     ]
     comparison.write("versions", ids, rows, as_json=as_json, titles=titles)
-
-
-def _compared(store: Store, versions: Sequence[ModelVersion]) -> list[dict[str, Any]]:
-    from mlcli.cli.comparison import LOCK, artifact, origins, packages, results, row, rows
-
-    none = Run(RunInfo("", "", "", "", "", 0, None, ""))
-    found = [registry.run_of(store, version) for version in versions]
-    runs = []
-    for version, run in zip(versions, found, strict=True):
-        came = registry.lineage(store, version, run)
-        data = (run or none).data
-        runs.append(
-            (run or none)._replace(data=data._replace(params=came.get("params", {}), metrics=came.get("metrics", {})))
-        )
-    locks = [artifact(run, LOCK) for run in runs]
-    compared = [
-        row("version", "aliases", [", ".join(version.aliases) or None for version in versions]),
-        row(
-            "version",
-            "stage",
-            [None if version.current_stage == ModelStage.NONE else version.current_stage for version in versions],
-        ),
-        row(
-            "version",
-            "run",
-            [run.info.run_name or version.run_id or None for version, run in zip(versions, runs, strict=True)],
-        ),
-        *results(runs),
-        *rows("data", [_data(run) for run in runs]),
-        *origins(runs),
-        *rows(
-            "package", [packages(lock or _requirements(version)) for lock, version in zip(locks, versions, strict=True)]
-        ),
-        *rows("tag", [version.tags for version in versions]),
-    ]
-    return [item for item in compared if any(value is not None for value in item["values"])]
-
-
-def _data(run: Run) -> dict[str, str]:
-    """The datasets that a run read, by what it read them for."""
-    found: dict[str, str] = {}
-    for item in run.inputs.dataset_inputs:
-        use = item.tags.get("mlflow.data.context") or "data"
-        this = f"{item.dataset.name} {item.dataset.digest}"
-        found[use] = f"{found[use]}, {this}" if use in found else this
-    return found
-
-
-def _requirements(version: ModelVersion) -> str:
-    """What the model itself says it needs, where its run kept no list."""
-    from mlcli.artifacts import model_artifacts
-    from mlcli.errors import MlcliError
-
-    try:
-        with open(
-            model_artifacts(uri_of(version)).path("requirements.txt"), encoding="utf-8", errors="replace"
-        ) as file:
-            return file.read()
-    except (MlcliError, OSError):
-        return ""
 
 
 # --- names, tags, words -------------------------------------------------------------------------------------------

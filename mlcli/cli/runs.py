@@ -9,20 +9,24 @@ from typing import TYPE_CHECKING, Annotated, List, Optional
 import typer
 
 from mlcli.cli import completion, options, portrait, render
-from mlcli.cli.portrait import LOG, NOTE, SHORT_ID, took
+from mlcli.cli.portrait import LOG, NOTE, SHORT_ID, differing, took
 from mlcli.entities import LifecycleStage, RunStatus, ViewType
 from mlcli.errors import InvalidInput, NotFound
 from mlcli.store import is_remote, open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from mlcli.entities import Experiment, Run
+    from mlcli.entities import Experiment, Metric, Run
     from mlcli.store import Store
 
 app = options.group("List, search, show, compare, export and tidy up runs.")
 
 TheRun = Annotated[str, typer.Argument(metavar="RUN", help="The run.", autocompletion=completion.run_ids)]
+Metrics = Annotated[
+    Optional[List[str]],
+    typer.Option("-m", "--metric", metavar="METRIC", help="Only this metric; may be repeated."),
+]
 SomeRuns = Annotated[
     Optional[List[str]],
     typer.Argument(metavar="RUN...", help="The runs.", autocompletion=completion.run_ids, show_default=False),
@@ -227,22 +231,6 @@ def _is_number(text: str | None) -> bool:
     return True
 
 
-def differing(maps: Sequence[Mapping[str, object]]) -> list[str]:
-    """The keys whose values are not the same everywhere, those that most have first; of a single map all keys."""
-    counts: dict[str, int] = {}
-    values: dict[str, set[str]] = {}
-    for one in maps:
-        for key, value in one.items():
-            counts[key] = counts.get(key, 0) + 1
-            values.setdefault(key, set()).add(str(value))
-    keys = [
-        key
-        for key in counts
-        if not key.startswith("system/") and (len(maps) == 1 or counts[key] < len(maps) or len(values[key]) > 1)
-    ]
-    return sorted(keys, key=lambda key: (-counts[key], key))
-
-
 @app.command()
 def export(
     form: Annotated[
@@ -382,24 +370,214 @@ def _tail_start(path: str, lines: int) -> int:
 
 
 @app.command()
-def compare(
+def watch(
+    target: Annotated[
+        Optional[str],
+        typer.Argument(
+            metavar="RUN|EXPERIMENT",
+            help="A run, or the name of an experiment; else every run that goes on.",
+            autocompletion=completion.run_ids,
+            show_default=False,
+        ),
+    ] = None,
+    metric: Metrics = None,
+    interval: Annotated[
+        float, typer.Option("--interval", metavar="SECONDS", min=0.1, help="Look again after this.")
+    ] = 1.0,
+    as_json: options.Json = False,
+) -> None:
+    """Watch runs until they end.
+
+    Where they are, the course of their metrics, the best so far; when they will be done, where a param such as epochs or max_steps tells how many steps there are.
+    A pipe gets a line whenever something is new. --json prints how things stand and does not wait.
+    """
+    import time
+
+    from mlcli.cli import watching
+
+    with open_store(create=False) as store:
+        find, single = _watched(store, target)
+        if as_json:
+            now = int(time.time() * 1000)
+            render.emit_json([watching.row(seen, now) for seen in watching.Watch(store, find, metric or ()).look()])
+            return
+        if not find():
+            render.note(
+                f"there are no runs in {target!r} yet"
+                if target
+                else "no run goes on; `mlcli runs list` lists those that ended"
+            )
+            return
+        watching.watch(store, find, metric or (), single=single, interval=interval)
+
+
+def _watched(store: Store, target: str | None) -> tuple[Callable[[], Sequence[Run]], bool]:
+    """How to find the runs that are meant, each time anew, and whether it is a single one."""
+    from mlcli.cli.watching import MOST
+
+    experiment = store.find_experiment(target) if target else None
+    if target and experiment is None:
+        key = store.find_run(target)
+        return lambda: [store.get_run(key)], True
+    if experiment is not None:
+        ids: list[str] | None = [experiment.experiment_id]
+        return lambda: store.search_runs(ids, max_results=MOST), False
+    chosen = options.chosen_experiments(store, None, None)
+    ids = None if chosen is None else [item.experiment_id for item in chosen]
+    begun = [run.info.run_id for run in store.search_runs(ids, _OPEN, max_results=MOST)]
+
+    def going() -> Sequence[Run]:
+        # Those that were seen going on stay in sight when they have ended.
+        begun.extend(
+            run.info.run_id for run in store.search_runs(ids, _OPEN, max_results=MOST) if run.info.run_id not in begun
+        )
+        return [store.get_run(key) for key in begun[-MOST:]]
+
+    return going, False
+
+
+_OPEN = "status IN ('RUNNING', 'SCHEDULED')"
+
+
+@app.command()
+def plot(
     runs: options.Runs,
+    metric: Annotated[
+        Optional[str], typer.Option("-m", "--metric", metavar="METRIC", help="Which one; else the first with a course.")
+    ] = None,
+    across: Annotated[str, typer.Option("--x", metavar="AXIS", help="step, relative (seconds) or time.")] = "step",
+    smooth: Annotated[
+        float, typer.Option("--smooth", metavar="0..1", min=0.0, max=0.99, help="How much a moving mean smooths.")
+    ] = 0.0,
+    log: Annotated[bool, typer.Option("--log", help="A logarithmic scale.")] = False,
+    height: Annotated[int, typer.Option("--height", metavar="LINES", min=4, max=100, help="How high it is.")] = 16,
+    as_json: options.Json = False,
+) -> None:
+    """Draw the curves of a metric.
+
+    A pipe gets the points, tab-separated under a header.
+    """
+    from mlcli.cli import plotting
+
+    if across not in ("step", "relative", "time"):
+        raise InvalidInput(f"there is no axis {across!r}", hint="step, relative or time")
+    with open_store(create=False) as store:
+        found = [store.get_run(key) for key in dict.fromkeys(store.find_run(word) for word in runs)]
+        key = metric or _with_a_course(store, found)
+        histories = {run.info.run_id: store.get_metric_history(run.info.run_id, key) for run in found}
+    if not any(histories.values()):
+        known = sorted({name for run in found for name in run.data.metrics})
+        raise NotFound(f"no point of {key!r} was logged", hint=f"there is {', '.join(known)}" if known else "")
+    curves = []
+    for run in found:
+        points = [
+            (_along(point, across, run.info.start_time), point.value)
+            for point in sorted(histories[run.info.run_id], key=lambda point: (point.step, point.timestamp))
+            if abs(point.value) < float("inf")
+        ]
+        curves.append(
+            plotting.Line(f"{run.info.run_id[:SHORT_ID]}  {run.info.run_name}", plotting.smoothed(points, smooth))
+        )
+    if as_json:
+        render.emit_json(
+            [
+                {
+                    "run_id": run.info.run_id,
+                    "name": run.info.run_name,
+                    "metric": key,
+                    "points": [list(point) for point in curve.points],
+                }
+                for run, curve in zip(found, curves, strict=True)
+            ]
+        )
+    elif render.on_terminal():
+        render.emit(render.styled(render.plain(key), "bold"))
+        unit = {"step": "step", "relative": "s", "time": "ms since 1970"}[across]
+        for line in plotting.drawn(curves, render.terminal_width(), height, log=log, unit=unit):
+            render.emit(line)
+    else:
+        render.emit(f"run_id\tname\tmetric\t{across}\tvalue")
+        for run, curve in zip(found, curves, strict=True):
+            for x, value in curve.points:
+                render.emit(
+                    "\t".join(
+                        map(
+                            render.tsv_cell,
+                            (
+                                run.info.run_id,
+                                run.info.run_name,
+                                key,
+                                render.number(x) if across == "relative" else int(x),
+                                repr(value),
+                            ),
+                        )
+                    )
+                )
+
+
+def _along(point: Metric, across: str, start: int) -> float:
+    if across == "step":
+        return point.step
+    return (point.timestamp - start) / 1000 if across == "relative" else point.timestamp
+
+
+def _with_a_course(store: Store, runs: Sequence[Run]) -> str:
+    """The metric that most of the runs logged more than once."""
+    counts: dict[str, int] = {}
+    for points in store.latest_metrics([run.info.run_id for run in runs]).values():
+        for point in points:
+            if not point.key.startswith("system/"):
+                counts[point.key] = counts.get(point.key, 0) + 1 + (1000 if point.step else 0)
+    if not counts:
+        raise NotFound("these runs have logged no metric", hint="`mlcli runs list` shows what runs logged")
+    return min(counts, key=lambda key: (-counts[key], key))
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        Optional[List[str]],
+        typer.Argument(
+            metavar="RUN...",
+            help="Run ids, or what stands for them; without any, those that the options find.",
+            autocompletion=completion.run_ids,
+            show_default=False,
+        ),
+    ] = None,
+    experiment_name: options.ExperimentNames = None,
+    filter_string: options.Filter = "",
+    max_results: options.Limit = 100,
     changed: Annotated[bool, typer.Option("--changed", help="Only what is not the same in all.")] = False,
+    importance: Annotated[
+        Optional[str],
+        typer.Option("--importance", metavar="METRIC", help="Which params move this metric, instead of the table."),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Put runs side by side.
 
     What differs is marked, and so is the best value of each metric. The best is the greatest;
-    for names such as loss, error, rmse or time the least.
+    for names such as loss, error, rmse or time the least. A terminal shows the courses of the metrics too.
     """
     from mlcli.cli import comparison
 
     with open_store(create=False) as store:
-        found = [store.get_run(store.find_run(word)) for word in runs]
-    if len(found) < 2:
-        raise InvalidInput("two runs at least are needed", hint="mlcli runs compare latest latest~1")
-    rows = [row for row in comparison.compared(found) if not changed or not row["same"]]
-    comparison.write_runs(found, rows, as_json=as_json)
+        if runs:
+            found = [store.get_run(store.find_run(word)) for word in runs]
+        elif experiment_name or filter_string:
+            chosen = options.chosen_experiments(store, experiment_name, None)
+            ids = None if chosen is None else [experiment.experiment_id for experiment in chosen]
+            found = list(store.search_runs(ids, filter_string, max_results=max_results))
+        else:
+            raise InvalidInput("no run is named", hint="mlcli runs compare latest latest~1")
+        if len(found) < 2:
+            raise InvalidInput("two runs at least are needed", hint="mlcli runs compare latest latest~1")
+        if importance is not None:
+            comparison.write_importance(found, importance, as_json=as_json)
+            return
+        rows = [row for row in comparison.compared(found) if not changed or not row["same"]]
+        courses = comparison.courses(store, found) if render.on_terminal() and not as_json else {}
+    comparison.write_runs(found, rows, as_json=as_json, courses=courses)
 
 
 @app.command()

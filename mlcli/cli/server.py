@@ -1,4 +1,4 @@
-"""`mlcli server`: MLflow's REST API over a store, for one person or a team; `mlcli server users`: who may do what."""
+"""`mlcli server`: pages and MLflow's REST API over a store, for one person or a team; `mlcli server users`: who may do what."""
 
 from __future__ import annotations
 
@@ -108,6 +108,7 @@ def server(
     serve_artifacts: Annotated[
         bool, typer.Option("--serve-artifacts/--no-serve-artifacts", help="Send and take artifacts over HTTP.")
     ] = True,
+    open_pages: Annotated[bool, typer.Option("--open", help="Open the pages in the browser.")] = False,
     registry_store_uri: Annotated[Optional[str], _no("--registry-store-uri")] = None,
     workers: Annotated[Optional[str], _no("--workers")] = None,
     workers_short: Annotated[Optional[str], _no("-w")] = None,
@@ -122,7 +123,7 @@ def server(
     expose_prometheus: Annotated[Optional[str], _no("--expose-prometheus")] = None,
     disable_security_middleware: Annotated[bool, _no("--disable-security-middleware")] = False,
 ) -> None:
-    """Serve MLflow's REST API over a store: MLflow's clients, and mlcli's, log here over HTTP.
+    """Serve pages to look at runs, and MLflow's REST API for programs, over a store.
 
     On the loopback address everybody on this machine may use it. On any other a token is needed: it is made at the
     first start and shown once. `mlcli server users add` gives people tokens of their own.
@@ -156,6 +157,7 @@ def server(
         [name for given_names in allowed_hosts or () for name in given_names.split(",") if name.strip()],
         static_prefix,
         serve_artifacts=serve_artifacts,
+        open_pages=open_pages,
     )
 
 
@@ -192,6 +194,7 @@ def _serve(
     prefix: str,
     *,
     serve_artifacts: bool,
+    open_pages: bool,
 ) -> None:
     from mlcli.server.app import make_app
     from mlcli.server.run import bind, serve
@@ -225,8 +228,16 @@ def _serve(
         url = f"http://{shown(host)}:{port}{prefix}"
         needs = " and a token (MLFLOW_TRACKING_TOKEN)" if auth.required else ""
         print(f"mlcli server is ready: use it with MLFLOW_TRACKING_URI={url}{needs}", flush=True)
+        print(f"its pages are at {url}/", flush=True)
         if new:
             print(f"its token, shown this once and kept in {token_file}: MLFLOW_TRACKING_TOKEN={token}", flush=True)
+            print(f"a browser that has been at {url}/login?token={token} is let in", flush=True)
+        if open_pages:
+            import webbrowser
+            from urllib.parse import urlencode
+
+            # The token of the file is the owner's, and so is this browser.
+            webbrowser.open(f"{url}/login?{urlencode({'token': token})}" if token else f"{url}/")
         if not local and not allowed:
             render.note("clients reach it by address; --allowed-hosts NAME lets them use a name")
         render.note(f"the store is {first.database.name}; Ctrl-C ends the server")

@@ -14,7 +14,7 @@ from mlcli.server.http import Receive, Refused, Scope, Send
 from mlcli.server.places import Places
 from mlcli.server.routes import FEW, Route, Router, table
 from mlcli.server.schema import query_fields, read
-from mlcli.server.security import OPEN, READ, Auth, Doors, Identity, Users
+from mlcli.server.security import OPEN, READ, Auth, Doors, Identity, Users, read_cookies
 from mlcli.server.work import Workers
 from mlcli.store import Store
 
@@ -59,6 +59,7 @@ class Server:
         self.places = places
         self.router = Router(routes)
         self.prefix = prefix
+        self.cookie = f"mlcli-{doors.port or 0}"  # cookies know no ports: another server of this machine has its own
         self.workers = Workers(open_store, lambda store: places.settle(store, DEFAULT_EXPERIMENT))
 
     def close(self) -> None:
@@ -90,13 +91,21 @@ class Server:
             refused = Refused(500, "INTERNAL_ERROR", "the server failed; its log says why")
         if started:  # half an answer is out: the connection is cut, so that nobody takes it for a whole one
             raise _Cut
+        if _reads_pages(scope):
+            from mlcli.server.pages import answer_refused
+
+            await answer_refused(self, scope, send, refused)
+            return
         await http.answer_error(send, refused)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = http.headers_of(scope)
-        self.doors.guard(headers)
+        self.doors.guard(headers, visited=self._visited(scope, headers))
         route, given = self._route(scope)
         user = self._admit(route, headers)
+        if route.page:
+            await route.handler(Request(self, headers, given, user), scope, receive, send)
+            return
         if route.streams:
             if route.fields:
                 given = {**read(route.fields, query_fields(route.fields, scope["query_string"])), **given}
@@ -120,10 +129,21 @@ class Server:
             content = http.dump(await self.workers.write(job, durable=route.durable))
         await http.answer_json(send, content)
 
-    def _route(self, scope: Scope) -> tuple[Route, dict[str, str]]:
+    def _visited(self, scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether somebody followed a link to one of our pages: a chat, say, has it. What is asked so is only shown."""
+        if scope["method"] != "GET" or b"origin" in headers:
+            return False
+        if headers.get(b"sec-fetch-mode") != b"navigate" or headers.get(b"sec-fetch-dest") != b"document":
+            return False
+        found = self.router.find("GET", self._path(scope))
+        return found is not None and found[0].page and found[0].permission != OPEN
+
+    def _path(self, scope: Scope) -> str:
         path: str = scope["path"]
-        if self.prefix and path.startswith(self.prefix + "/"):
-            path = path[len(self.prefix) :]
+        return path[len(self.prefix) :] if self.prefix and path.startswith(self.prefix + "/") else path
+
+    def _route(self, scope: Scope) -> tuple[Route, dict[str, str]]:
+        path = self._path(scope)
         method = scope["method"]
         found = self.router.find(method, path)
         if found is not None:
@@ -139,7 +159,8 @@ class Server:
         raise Refused(404, "ENDPOINT_NOT_FOUND", "there is no such endpoint on this server")
 
     def _admit(self, route: Route, headers: Mapping[bytes, bytes]) -> Identity:
-        user = self.auth.identify(headers.get(b"authorization")) if route.permission != OPEN else NOBODY
+        session = read_cookies(headers.get(b"cookie")).get(self.cookie) if route.page else None
+        user = NOBODY if route.permission == OPEN else self.auth.identify(headers.get(b"authorization"), session)
         if user is None:
             raise Refused(
                 401,
@@ -183,13 +204,15 @@ def make_app(
     artifacts_destination: str | None = None,
     static_prefix: str = "",
     overrides: Mapping[str, Callable[[Call], Any]] | None = None,
+    pages: bool = True,
 ) -> Server:
     """The application over the store that ``open_store`` opens; each thread of it opens one of its own.
 
     ``port`` is the one that clients name in their Host header. ``overrides`` puts other handlers in the place of those
-    in the table, by the end of the route's path, such as ``runs/create``; permission and fields stay.
+    in the table, by the end of the route's path, such as ``runs/create``; permission and fields stay. ``pages`` are for
+    people with a browser.
     """
-    routes = table()
+    routes = tuple(route for route in table() if pages or not route.page)
     if not serve_artifacts:
         routes = tuple(route for route in routes if "mlflow-artifacts" not in route.path)
     for end, handler in (overrides or {}).items():
@@ -203,6 +226,11 @@ def make_app(
         routes=routes,
         prefix=static_prefix.rstrip("/"),
     )
+
+
+def _reads_pages(scope: Scope) -> bool:
+    """Whether it is a browser that shows the answer to somebody."""
+    return any(name == b"accept" and b"text/html" in value for name, value in scope["headers"])
 
 
 def _log(text: str) -> None:

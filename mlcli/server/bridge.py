@@ -47,7 +47,7 @@ class OneChild(Auth):
     def required(self) -> bool:
         return True
 
-    def identify(self, authorization: bytes | None) -> Identity | None:
+    def identify(self, authorization: bytes | None, session: str | None = None) -> Identity | None:  # noqa: ARG002 - no browser comes here
         given = authorization or b""
         return ANYBODY if any([hmac.compare_digest(given, one) for one in self._accepted]) else None
 
@@ -76,7 +76,7 @@ def _application(uri: str, adoption: Adoption, port: int) -> Server | Forward:
     def adopting() -> Store:
         return cast("Store", AdoptingStore(open_store(uri), adoption))
 
-    return make_app(adopting, auth=auth, port=port)
+    return make_app(adopting, auth=auth, port=port, pages=False)
 
 
 def main() -> None:

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 CHUNK = 1024 * 1024
 _ABOUT_NAMES = frozenset((errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.EINVAL))
+_TO_KEEP = [
+    (b"content-type", b"application/octet-stream"),
+    (b"content-security-policy", b"sandbox; default-src 'none'"),
+]
 _RANGE = re.compile(rb"bytes=(\d{0,18})-(\d{0,18})\Z")
 
 
@@ -93,7 +97,7 @@ async def download(request: Request, _receive: Receive, send: Send) -> None:
     artifacts, below = await request.server.workers.read(
         lambda store: request.server.places.locate(store, path), quick=True
     )
-    await _send_file(request, send, artifacts, below, path)
+    await send_file(request, send, artifacts, below, path)
 
 
 async def get_artifact(request: Request, _receive: Receive, send: Send) -> None:
@@ -101,7 +105,7 @@ async def get_artifact(request: Request, _receive: Receive, send: Send) -> None:
     run_id, path = request.given["run_id"], request.given["path"]
     name = rules.artifact_path(path)
     root = await request.server.workers.read(lambda store: store.artifact_root(run_id), quick=True)
-    await _send_file(request, send, open_artifacts(root), name, path)
+    await send_file(request, send, open_artifacts(root), name, path)
 
 
 async def get_version_artifact(request: Request, _receive: Receive, send: Send) -> None:
@@ -115,19 +119,26 @@ async def get_version_artifact(request: Request, _receive: Receive, send: Send) 
         return found
 
     folder = await request.server.workers.read(root, quick=True)
-    await _send_file(request, send, open_artifacts(folder), name, given["path"])
+    await send_file(request, send, open_artifacts(folder), name, given["path"])
 
 
-async def _send_file(request: Request, send: Send, artifacts: LocalArtifacts, below: str, shown: str) -> None:
+async def send_file(
+    request: Request,
+    send: Send,
+    artifacts: LocalArtifacts,
+    below: str,
+    shown: str,
+    as_what: list[tuple[bytes, bytes]] | None = None,
+) -> None:
+    """Send a file to be kept or, with other headers of type and policy, to be looked at."""
     fd, found = await request.server.workers.aside(_open, artifacts, below, shown)
     try:
         size = found.st_size
         tag = f'"{found.st_mtime_ns:x}-{size:x}"'.encode()
         start, end = _range(request, size, tag)
         headers = [
-            (b"content-type", b"application/octet-stream"),
-            (b"content-disposition", _attachment(below)),
-            (b"content-security-policy", b"sandbox; default-src 'none'"),
+            *(as_what or _TO_KEEP),
+            *([] if as_what else [(b"content-disposition", _attachment(below))]),
             (b"x-content-type-options", b"nosniff"),
             (b"accept-ranges", b"bytes"),
             (b"etag", tag),

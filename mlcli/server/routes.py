@@ -31,6 +31,7 @@ class Route(NamedTuple):
     quick: int = 0  # a read of at most so many results takes a millisecond or less
     durable: bool = True  # a write that must survive a power failure too
     streams: bool = False
+    page: bool = False  # for people with a browser: HTML, or a file of it; deals with body and answer itself
     aside: bool = False  # a write that takes its time: in a thread and transactions of its own
 
 
@@ -90,7 +91,7 @@ NAME, VERSION, MODEL = _need("name"), _need("version"), _need("model_id")
 
 def table() -> tuple[Route, ...]:
     """All routes; the twins under /ajax-api, which MLflow's pages use, are added by the router."""
-    from mlcli.server import files, models, runs, system
+    from mlcli.server import files, models, pages, runs, system
 
     search_experiments = (FILTER, Field("view_type", choices=VIEWS), *PAGE)
     search_runs = (_texts("experiment_ids"), FILTER, Field("run_view_type", choices=VIEWS), *PAGE)
@@ -178,6 +179,8 @@ def table() -> tuple[Route, ...]:
             "POST", f"{OWN}/journals/{{name}}", WRITE, runs.append_journal,
             (_whole("position", required=True), _text("lines"), Field("closed", "boolean"), _whole("time")),
         ),
+        *(Route(method, path, right, handler, page=True, about=about)
+          for method, path, right, handler, about in pages.routes()),
     ]  # fmt: skip
     return tuple(route._replace(about=route.about or _about(route.handler)) for route in routes)
 

@@ -63,20 +63,30 @@ class Auth:
     def required(self) -> bool:
         return self._required or bool(self._users and self._users.read())
 
-    def identify(self, authorization: bytes | None) -> Identity | None:
-        """The sender; None where a token is needed and is missing or unknown."""
+    def identify(self, authorization: bytes | None, session: str | None = None) -> Identity | None:
+        """The sender; None where a token is needed and is missing or unknown. A browser shows its ``session`` instead."""
         users = self._users.read() if self._users else {}
         if not self._required and not users:
             return ANYBODY
-        digest = _digest(_password(authorization))
+        digest = _session_of(session) if authorization is None and session else _digest(_password(authorization))
+        kept = _session if authorization is None and session else str
         found = None
         # Every hash is compared, and in constant time: how long it takes tells nothing.
         for name, user in users.items():
-            if hmac.compare_digest(digest, user["token"]):
+            if hmac.compare_digest(digest, kept(user["token"])):
                 found = Identity(name, user["role"])
-        if self._token is not None and hmac.compare_digest(digest, self._token):
+        if self._token is not None and hmac.compare_digest(digest, kept(self._token)):
             found = Identity(None, ADMIN)
         return found
+
+    def session(self, token: str) -> str | None:
+        """What the cookie of a browser holds that has shown a good token; it is of no use as a token.
+
+        It is made from the kept hash of the token, so it lives through restarts and ends with the token.
+        """
+        if self.identify(b"Bearer " + token.encode("utf-8", "replace")) is None:
+            return None
+        return _session(_digest(token))
 
 
 class Users:
@@ -176,6 +186,20 @@ def _digest(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def _session(digest: str) -> str:
+    return hmac.new(digest.encode(), b"mlcli pages", "sha256").hexdigest()
+
+
+def _session_of(cookie: str) -> str:
+    return cookie if cookie.isascii() else ""
+
+
+def read_cookies(header: bytes | None) -> dict[str, str]:
+    """The cookies that a browser sends."""
+    pairs = (part.strip().partition("=") for part in (header or b"").decode("latin-1").split(";"))
+    return {name: value for name, sign, value in pairs if sign}
+
+
 def _password(authorization: bytes | None) -> str:
     """The token in ``Bearer TOKEN``, or the password in ``Basic ...``; "" where there is neither."""
     scheme, _, rest = (authorization or b"").strip().partition(b" ")
@@ -211,14 +235,14 @@ class Doors:
             (self._exact if re.search(r":\d+\Z", name) else self._names).add(name)
         self._known: dict[bytes, bool] = {}
 
-    def guard(self, headers: Mapping[bytes, bytes]) -> None:
-        """Refuse what a web page of somebody else's may have sent."""
+    def guard(self, headers: Mapping[bytes, bytes], *, visited: bool = False) -> None:
+        """Refuse what a web page of somebody else's may have sent; a page of ours may be ``visited`` from there."""
         host = headers.get(b"host", b"")
         if not self.host_allowed(host):
             raise Refused(
                 403, "PERMISSION_DENIED", "this server is not known by that Host; --allowed-hosts names more of them"
             )
-        if not self.origin_allowed(headers.get(b"origin"), headers.get(b"sec-fetch-site"), host):
+        if not visited and not self.origin_allowed(headers.get(b"origin"), headers.get(b"sec-fetch-site"), host):
             raise Refused(403, "PERMISSION_DENIED", "requests from other web pages are refused")
 
     def host_allowed(self, header: bytes) -> bool:

@@ -1,0 +1,518 @@
+"""A real headless Chromium uses the pages of a real server, over a store that runs made and go on making."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sites
+from serving import serving
+
+from mlcli.entities import Metric, Param
+from mlcli.server.security import Auth, Users
+from mlcli.store import open_store
+
+playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not sites.CHROMIUM, reason="the system's Chromium is not here: apt-get install chromium"),
+]
+
+
+class Site:
+    """The pages over one store: what is opened is watched for errors, dialogs and refused scripts."""
+
+    def __init__(self, context: Any, root: Path, port: int) -> None:
+        self.context, self.root, self.url = context, root, f"http://127.0.0.1:{port}"
+        self.wrong: list[str] = []
+        self.page = context.new_page()
+        self.page.set_default_timeout(15_000)
+        self.page.on("pageerror", lambda error: self.wrong.append(f"{self.page.url}: {error}"))
+        self.page.on("dialog", self._dialog)
+        self.page.on("console", self._heard)
+        self.sure = False
+
+    def _dialog(self, dialog: Any) -> None:
+        if self.sure:
+            dialog.accept()
+        else:
+            self.wrong.append(f"{self.page.url}: a dialog said {dialog.message!r}")
+            dialog.dismiss()
+
+    def _heard(self, message: Any) -> None:
+        if message.type == "error" and "Failed to load resource" not in message.text:
+            self.wrong.append(f"{self.page.url}: {message.text}")
+
+    def open(self, path: str) -> Any:
+        self.page.goto(self.url + path)
+        return self.page
+
+    def run_named(self, name: str) -> str:
+        with open_store(str(self.root)) as store:
+            return store.find_run(name)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=sites.CHROMIUM, args=sites.FLAGS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pages")
+    sites.fill(folder / "mlruns", folder)
+    return folder / "mlruns"
+
+
+@pytest.fixture(scope="module")
+def shared(browser: Any, filled: Path) -> Iterator[tuple[Any, Path, int]]:
+    with serving(filled) as (client, _):
+        context = browser.new_context(viewport={"width": 1280, "height": 900}, locale="en-US")
+        yield context, filled, client.port
+        context.close()
+
+
+@pytest.fixture
+def site(shared: tuple[Any, Path, int]) -> Iterator[Site]:
+    opened = Site(*shared)
+    yield opened
+    opened.page.close()
+    assert opened.wrong == []
+
+
+def names(page: Any) -> list[str]:
+    return [text.strip() for text in page.locator("#list tbody th a:not(.badge)").all_inner_texts()]
+
+
+def test_the_way_from_the_experiments_to_a_run_is_two_clicks(site):
+    page = site.open("/")
+    page.get_by_role("link", name="sweep").click()
+    page.get_by_role("link", name="trial-07").click()
+    assert page.locator("h1").inner_text() == "trial-07"
+    assert page.locator("td.value", has_text="64").count() == 1
+
+
+def test_the_runs_of_several_experiments_stand_in_one_table(site):
+    page = site.open("/")
+    page.get_by_label("sweep", exact=True).check()
+    page.get_by_label("digits", exact=True).check()
+    page.get_by_role("button", name="Runs of the selected").click()
+    page.wait_for_url("**/runs?e=*&e=*")
+    assert {text for text in page.locator("#list td a").all_inner_texts() if text in ("sweep", "digits")} == {
+        "sweep",
+        "digits",
+    }
+
+
+def test_a_search_finds_orders_and_stays_in_the_address(site):
+    page = site.open("/")
+    page.get_by_role("link", name="sweep").click()
+    page.fill("#filter", "params.solver = 'adam'")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**filter=params.solver**")
+    page.get_by_role("columnheader", name="accuracy").get_by_role("link").click()
+    page.wait_for_url("**order=-metrics.accuracy**")
+    found = names(page)
+    values = [float(text) for text in page.locator("td.num.best, td.num").evaluate_all(
+        "cells => cells.filter((cell) => cell.cellIndex === 5).map((cell) => cell.firstChild.textContent)")]  # fmt: skip
+    assert values == sorted(values, reverse=True)
+    assert 3 < len(found) < 40
+    address = page.url
+    page.goto("about:blank")
+    page.goto(address)
+    assert names(page) == found
+    assert page.input_value("#filter") == "params.solver = 'adam'"
+
+
+def test_a_filter_is_judged_and_completed_while_it_is_typed(site):
+    page = site.open("/runs")
+    page.click("#filter")
+    page.keyboard.type("params.sol")
+    page.locator("#filter-words li", has_text="solver").wait_for()
+    page.keyboard.press("Tab")
+    assert page.input_value("#filter") == "params.solver"
+    page.keyboard.type(" = 'ad")
+    page.locator("#filter-words li", has_text="'adam'").click()
+    assert page.input_value("#filter") == "params.solver = 'adam'"
+    page.keyboard.type(" metrics")
+    page.locator("#filter[aria-invalid=true]").wait_for()
+    assert page.locator("#filter-problem").inner_text()
+
+
+def test_runs_that_are_selected_are_compared(site):
+    page = site.open("/runs?filter=run_name%20LIKE%20'trial-0%25'")
+    page.check("#all")
+    page.get_by_role("button", name="Compare").click()
+    page.wait_for_url("**/compare?**")
+    assert page.locator("h1").inner_text() == "Compare 10 runs"
+    for plot in ("parallel", "scatter", "heat", "box"):
+        page.locator(f'[data-plot="{plot}"] svg').wait_for()
+    assert page.locator('[data-plot="parallel"] .run-line').count() == 10
+    page.check("#only-changed")
+    assert not page.get_by_role("rowheader", name="batch_size").is_visible()
+
+
+def test_lines_of_parallel_coordinates_are_kept_by_dragging_along_an_axis(site):
+    page = site.open("/compare?filter=run_name%20LIKE%20'trial-%25'&metric=accuracy")
+    axis = page.locator("#parallel .axis-hit").last
+    axis.scroll_into_view_if_needed()
+    box = axis.bounding_box()
+    page.mouse.move(box["x"] + 12, box["y"] + 8)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 12, box["y"] + box["height"] / 4, steps=3)
+    page.mouse.up()
+    off = page.locator("#parallel .run-line.off").count()
+    assert 0 < off < 40
+
+
+def test_importance_names_the_params_that_were_made_to_matter(site):
+    page = site.open("/compare?filter=run_name%20LIKE%20'trial-%25'&metric=accuracy")
+    found = page.locator("#importance tbody th").all_inner_texts()
+    assert {found[0], found[1]} == {"lr", "solver"}
+    assert page.locator("#importance .bar-mark").count() == len(found)
+
+
+def test_curves_are_drawn_smoothed_zoomed_and_taken_along(site, tmp_path):
+    runs = "&".join(f"run={site.run_named(f'trial-0{number}')}" for number in range(4))
+    page = site.open(f"/charts?{runs}&metric=loss")
+    plot = page.locator(".plot[data-drawn]")
+    plot.wait_for()
+    assert "4 curves" in plot.get_attribute("aria-label")
+    page.locator("#chart-smooth").fill("0.9")
+    page.check("#chart-log")
+    assert "smooth=0.9" in page.url
+    box = page.locator(".u-over").bounding_box()
+    with page.expect_response(lambda answer: "low=" in answer.url):
+        page.mouse.move(box["x"] + 60, box["y"] + 60)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 260, box["y"] + 60, steps=4)
+        page.mouse.up()
+    page.wait_for_url("**low=**")
+    for place in range(100, 160, 3):  # the part is drawn anew a moment later
+        page.mouse.move(box["x"] + place, box["y"] + 120)
+        page.wait_for_timeout(50)
+    page.locator(".tip table tr").first.wait_for()
+    for kind, begin in (("PNG", b"\x89PNG"), ("SVG", b"<svg"), ("CSV", b"run_id,")):
+        with page.expect_download() as saved:
+            page.locator(".chart").get_by_text(kind, exact=True).click()
+        assert Path(saved.value.path()).read_bytes().startswith(begin), kind
+
+
+def test_a_note_is_written_in_markdown(site):
+    run = site.run_named("trial-11")
+    page = site.open(f"/runs/{run}")
+    page.get_by_role("button", name="Edit").click()
+    page.fill("#edit-note textarea", "It is **good**.\n\n- one")
+    page.locator("#edit-note").get_by_role("button", name="Save").click()
+    page.locator(".note strong", has_text="good").wait_for()
+    with open_store(str(site.root)) as store:
+        assert store.get_run(run).data.tags["mlflow.note.content"] == "It is **good**.\n\n- one"
+
+
+def test_a_model_is_registered_and_given_an_alias(site):
+    page = site.open(f"/runs/{site.run_named('logistic-0.1')}")
+    page.locator("#models-title").wait_for()
+    page.get_by_role("button", name="Register").click()
+    page.fill("#register-model input[name=name]", "digits")
+    page.locator("#register-model").get_by_role("button", name="Register").click()
+    page.wait_for_url("**/models/digits")
+    page.get_by_label("New alias of version 2").fill("challenger")
+    page.keyboard.press("Enter")
+    page.locator(".chip.alias", has_text="@challenger").wait_for()
+    page.locator(".chip.alias", has_text="@challenger").get_by_role("button").click()
+    page.locator(".chip.alias", has_text="@challenger").wait_for(state="detached")
+    page.get_by_label("v1").check()
+    page.get_by_label("v2").check()
+    page.get_by_role("button", name="Compare versions").click()
+    assert page.locator("tr.differs", has_text="C").count() >= 1
+
+
+def test_runs_are_tagged_deleted_and_restored_together(site):
+    page = site.open("/runs?filter=run_name%20LIKE%20'trial-2%25'")
+    for name in ("trial-20", "trial-21"):
+        page.get_by_label(name, exact=True).check()
+    page.get_by_role("button", name="Tag").click()
+    page.fill("#tag-runs input[name=key]", "kind")
+    page.fill("#tag-runs input[name=value]", "old")
+    with page.expect_navigation():
+        page.locator("#tag-runs").get_by_role("button", name="Tag").click()
+    page.goto(f"{site.url}/runs?filter=tags.kind%20%3D%20'old'")
+    assert sorted(names(page)) == ["trial-20", "trial-21"]
+    page.check("#all")
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_text("No run matches").wait_for()
+    page.goto(f"{site.url}/runs?view=deleted")
+    page.check("#all")
+    page.get_by_role("button", name="Restore").click()
+    page.get_by_text("Nothing is deleted").wait_for()
+    page.goto(f"{site.url}/runs?filter=tags.kind%20%3D%20'old'")
+    assert sorted(names(page)) == ["trial-20", "trial-21"]
+
+
+def test_experiments_are_made_renamed_deleted_and_restored(site):
+    page = site.open("/")
+    page.get_by_role("button", name="New experiment").click()
+    page.fill("#new-experiment input[name=name]", "idea")
+    page.locator("#new-experiment").get_by_role("button", name="Create").click()
+    page.wait_for_url("**/experiments/*")
+    page.get_by_role("button", name="Edit").click()
+    page.fill("#edit-experiment input[name=name]", "better idea")
+    page.fill("#edit-experiment textarea", "why not")
+    page.locator("#edit-experiment").get_by_role("button", name="Save").click()
+    page.get_by_role("heading", name="better idea").wait_for()
+    page.goto(site.url)
+    page.get_by_role("button", name="Edit better idea").click()
+    page.locator("#edit-experiment").get_by_role("button", name="Delete").click()
+    page.get_by_role("link", name="better idea").wait_for(state="detached")
+    page.goto(f"{site.url}/?view=deleted")
+    page.get_by_role("button", name="Restore").click()
+    page.get_by_text("Nothing is deleted").wait_for()
+
+
+def test_what_a_run_writes_is_followed_to_its_end(site, tmp_path):
+    """The store is written to by the run while its pages are looked at."""
+    script = tmp_path / "slow.py"
+    script.write_text(
+        "import sys, mlcli\n"
+        "for step in range(3):\n"
+        "    print('round', step, flush=True)\n"
+        "    mlcli.log_metric('loss', 1 / (step + 1), step=step)\n"
+        "    sys.stdin.readline()\n",
+        encoding="utf-8",
+    )
+    running = subprocess.Popen(
+        [sys.executable, "-m", "mlcli", "run", str(script), "--env-manager=local", "--run-name", "slow"],
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True,
+        env=sites.environment(site.root),
+    )  # fmt: skip
+    try:
+        page = site.open("/experiments/" + digits(site))
+        page.get_by_role("link", name="slow").wait_for()  # it comes by itself
+        page.get_by_role("link", name="slow").click()
+        page.get_by_role("link", name="Output").click()
+        page.locator("#log", has_text="round 0").wait_for()
+        for text in ("round 1", "round 2"):
+            running.stdin.write("\n")
+            running.stdin.flush()
+            page.locator("#log", has_text=text).wait_for()
+        overview = site.context.new_page()
+        overview.goto(page.url.removesuffix("/log"))
+        overview.locator("#run-status[data-status=RUNNING]").wait_for()
+        running.stdin.write("\n")
+        running.stdin.flush()
+        page.locator("#log-state", has_text="the run has ended").wait_for()
+        overview.locator("#run-status[data-status=FINISHED]").wait_for()
+        overview.close()
+    finally:
+        running.stdin.close()
+        assert running.wait(30) == 0
+
+
+def digits(site: Site) -> str:
+    with open_store(str(site.root)) as store:
+        return store.find_experiment("digits").experiment_id
+
+
+def test_artifacts_are_shown_each_in_its_own_way(site):
+    with open_store(str(site.root)) as store:
+        run = next(run.info.run_id for run in store.search_runs([digits(site)], "tags.team = 'vision'"))
+    page = site.open(f"/runs/{run}/artifacts")
+    page.get_by_role("link", name="report.csv").click()
+    assert page.locator(".preview tbody tr").count() == 3
+    page.get_by_role("link", name="summary.json").click()
+    assert '"classes": 3' in page.locator("pre.text").inner_text()
+    page.get_by_role("link", name="figures/").click()
+    page.get_by_role("link", name="confusion.png").click()
+    assert page.locator("img.picture").evaluate("image => image.decode().then(() => image.naturalWidth)") == 96
+    page.get_by_role("link", name="report.html").click()
+    assert page.frame_locator("iframe").locator("h1").inner_text() == "Report"
+
+
+@pytest.mark.parametrize(
+    ("printed", "page"),
+    [
+        ("/#/experiments/{e}/runs/{r}", "/runs/{r}"),
+        ("/#/experiments/{e}", "/experiments/{e}"),
+        ("/#/models/digits/versions/1", "/models/digits/1"),
+    ],
+)
+def test_addresses_that_mlflow_prints_lead_to_the_page(site, printed, page):
+    known = {"e": digits(site), "r": site.run_named("trial-01")}
+    site.open(printed.format(**known)).wait_for_url("**" + page.format(**known))
+
+
+def test_images_of_runs_stand_side_by_side(site):
+    with open_store(str(site.root)) as store:
+        runs = [run.info.run_id for run in store.search_runs([digits(site)], "tags.team = 'vision'")]
+    page = site.open("/compare?" + "&".join(f"run={run}" for run in runs))
+    images = page.locator("#image-grid img")
+    assert images.count() == 2
+    images.first.scroll_into_view_if_needed()
+    assert images.first.evaluate("image => image.decode().then(() => image.naturalWidth)") == 96
+
+
+def test_keys_move_select_and_search(site):
+    page = site.open("/runs?filter=run_name%20LIKE%20'trial-%25'")
+    page.keyboard.press("j")
+    page.keyboard.press("x")
+    page.keyboard.press("j")
+    page.keyboard.press("x")
+    assert page.locator("tr.chosen").count() == 2
+    page.keyboard.press("c")
+    page.wait_for_url("**/compare?**")
+    page.keyboard.press("g")
+    page.keyboard.press("m")
+    page.wait_for_url("**/models")
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.type") == "search"
+
+
+def test_korean_is_spoken_to_who_asks_for_it(browser, shared):
+    _, _, port = shared
+    context = browser.new_context(locale="ko-KR")
+    page = context.new_page()
+    page.goto(f"http://127.0.0.1:{port}/")
+    assert page.locator("h1").inner_text() == "실험"
+    page.get_by_role("link", name="EN").click()
+    assert page.locator("h1").inner_text() == "Experiments"
+    page.reload()
+    page.get_by_role("link", name="Models").click()
+    assert page.locator("h1").inner_text() == "Models"  # the choice is remembered
+    context.close()
+
+
+def test_light_and_dark_follow_the_system_and_the_button(browser, shared):
+    _, _, port = shared
+    context = browser.new_context(color_scheme="dark")
+    page = context.new_page()
+    colour = "getComputedStyle(document.body.parentElement).backgroundColor"
+    page.goto(f"http://127.0.0.1:{port}/")
+    dark = page.evaluate(colour)
+    page.click("#theme")
+    light = page.evaluate(colour)
+    page.reload()
+    assert page.evaluate(colour) == light != dark
+    context.close()
+
+
+@pytest.mark.parametrize("width", [360, 1280, 2560])
+def test_no_page_is_wider_than_the_window(browser, shared, width):
+    _, root, port = shared
+    with open_store(str(root)) as store:
+        run, model = store.find_run("trial-01"), store.find_run("logistic-1")
+    context = browser.new_context(viewport={"width": width, "height": 800})
+    page = context.new_page()
+    for path in ("/", "/runs", f"/runs/{run}", f"/runs/{run}/charts", f"/runs/{model}/artifacts?path=model", f"/charts?run={run}",
+                 f"/compare?run={run}&run={model}", "/models", "/models/digits", "/models/digits/1"):  # fmt: skip
+        page.goto(f"http://127.0.0.1:{port}{path}")
+        wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide <= 0, path
+    context.close()
+
+
+def test_the_table_follows_what_is_logged_meanwhile(site):
+    with open_store(str(site.root)) as store:
+        experiment = store.create_experiment("going on")
+        run = store.create_run(experiment, run_name="alive").info.run_id
+        store.log_batch(run, [Metric("loss", 0.5, 1, 1)], [Param("a", "1")])
+        page = site.open(f"/experiments/{experiment}")
+        page.get_by_role("cell", name="0.5000", exact=True).wait_for()
+        stop = threading.Event()
+
+        def flood() -> None:
+            with open_store(str(site.root)) as other:
+                step = 2
+                while not stop.wait(0.01):
+                    other.log_batch(run, [Metric("loss", 0.25, step, step)])
+                    step += 1
+
+        writer = threading.Thread(target=flood)
+        writer.start()
+        try:
+            page.get_by_role("cell", name="0.2500", exact=True).wait_for()
+        finally:
+            stop.set()
+            writer.join()
+        store.update_run(run, "FINISHED")
+        page.get_by_text("FINISHED").wait_for()
+
+
+# -- what must not happen
+
+
+def test_code_in_names_notes_params_and_files_is_shown_and_never_runs(browser, tmp_path):
+    root = tmp_path / "mlruns"
+    run = sites.fill_with_evil(root)
+    with serving(root) as (client, _):
+        context = browser.new_context()
+        site = Site(context, root, client.port)
+        with open_store(str(root)) as store:
+            experiment = store.search_experiments("name LIKE '%script%'")[0].experiment_id
+            model = store.search_registered_models()[0].name
+            runs = "&".join(f"run={item.info.run_id}" for item in store.search_runs([experiment]))
+        shown = [f"/runs/{run}/artifacts?path={name}" for name in ("model", *sites.EVIL_FILES)]
+        for path in ("/", f"/experiments/{experiment}", f"/experiments/{experiment}?group=params.text&c=tags.evil&c=params.text",
+                     f"/runs?filter={sites.EVIL[0]}&c=params.{sites.EVIL[1]}&order={sites.EVIL[0]}", f"/?q={sites.EVIL[1]}", f"/runs/{run}",
+                     f"/runs/{run}/charts", f"/runs/{run}/log", f"/charts?{runs}", f"/compare?{runs}", "/models",
+                     f"/models/{model}", f"/models/{model}/1", f"/runs/{sites.EVIL[0]}", *shown):  # fmt: skip
+            page = site.open(path.replace("#", "%23"))
+            page.wait_for_timeout(60)
+            assert page.evaluate("window.pwned") is None, path
+        page = site.open(f"/runs/{run}/artifacts?path=evil.html")
+        frame = page.frame_locator("iframe")
+        assert frame.locator("h1").inner_text() == "html"  # it is there to be seen, and nothing in it ran
+        assert page.evaluate("window.pwned") is None
+        for name in ("evil.html", "evil.svg"):  # opened by themselves too
+            page = site.open(f"/runs/{run}/file?path={name}")
+            page.wait_for_timeout(60)
+            assert page.evaluate("window.pwned") is None
+        page = site.open(f"/runs/{run}")
+        addresses = page.locator("a").evaluate_all("links => links.map((link) => link.protocol)")
+        assert set(addresses) <= {"http:", "https:"}
+        refused = [
+            text
+            for text in site.wrong
+            if not re.search(r"sandboxed|Content Security Policy|violates the following", text)
+        ]
+        assert refused == []
+        context.close()
+
+
+def test_a_browser_logs_in_once_and_may_do_what_its_token_may(browser, tmp_path):
+    root = tmp_path / "mlruns"
+    with open_store(str(root)) as store:
+        store.create_run("0", run_name="first")
+    users = Users(str(tmp_path / "users.json"))
+    token = users.add("reader", "read")
+    with serving(root, auth=Auth(None, users), users=users) as (client, _):
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(f"http://127.0.0.1:{client.port}/runs")
+        page.fill("input[name=token]", "wrong" * 8)
+        page.keyboard.press("Enter")
+        page.get_by_text("No such token").wait_for()
+        page.fill("input[name=token]", token)
+        page.keyboard.press("Enter")
+        page.get_by_text("reader · read only").wait_for()
+        cookie = next(item for item in context.cookies() if item["name"].startswith("mlcli-") and item["httpOnly"])
+        assert cookie["sameSite"] == "Strict"
+        assert token not in cookie["value"]
+        assert page.get_by_role("button", name="New experiment").count() == 0
+        page.goto(f"http://127.0.0.1:{client.port}/runs")
+        page.get_by_role("link", name="first").wait_for()
+        answer = page.evaluate(
+            "fetch('/do/create-experiment', {method: 'POST', body: new URLSearchParams({name: 'x'})}).then((answer) => answer.status)"
+        )
+        assert answer == 403
+        page.get_by_role("button", name="Log out").click()
+        page.locator("input[name=token]").wait_for()
+        context.close()
