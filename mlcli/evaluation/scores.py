@@ -82,8 +82,7 @@ class Answers(NamedTuple):
     @property
     def positive(self) -> Any:
         """Which rows truly are of the positive class."""
-        assert self.classes is not None
-        return self.truth == self.classes[-1]
+        return self.truth == (self.classes or (None,))[-1]
 
     def take(self, rows: Any) -> Answers:
         """The answers for some of the rows."""
@@ -169,7 +168,7 @@ def resolve(name: str) -> Optional[Callable[[Any, Any], float]]:
         return None
     import sklearn.metrics
 
-    found = getattr(sklearn.metrics, name, None)
+    found: Any = getattr(sklearn.metrics, name, None)
     if (
         not callable(found)
         or isinstance(found, type)
@@ -184,15 +183,13 @@ def resolve(name: str) -> Optional[Callable[[Any, Any], float]]:
             if near
             else "one of " + ", ".join(METRICS) + ", or a function of sklearn.metrics",
         )
-    return found
+    function: Callable[[Any, Any], float] = found
+    return function
 
 
 def greater_is_better(name: str) -> bool:
     """Whether more of it is better; of an unknown score its name decides."""
-    base = name
-    if base in METRICS:
-        return METRICS[base].greater_is_better
-    return not base.endswith(("_error", "_loss", "_deviance", "loss", "error"))
+    return METRICS[name].greater_is_better if name in METRICS else not name.endswith(("error", "loss", "deviance"))
 
 
 # -- scores under weights
@@ -372,13 +369,16 @@ class Resampling(NamedTuple):
     groups: Any = None
 
 
+ROWS = Resampling()
+
+
 def intervals(
     answers: Answers,
     values: Mapping[str, float],
     *,
     kind: str = "auto",
     level: float = 0.95,
-    resampling: Resampling = Resampling(),
+    resampling: Resampling = ROWS,
     custom: Mapping[str, Any] = {},
 ) -> Dict[str, Interval]:
     """An interval for each score of a model that was not fitted on these rows.
@@ -505,7 +505,7 @@ def compare(
     *,
     test: str = "auto",
     level: float = 0.95,
-    resampling: Resampling = Resampling(),
+    resampling: Resampling = ROWS,
     custom: Mapping[str, Any] = {},
 ) -> Dict[str, Comparison]:
     """Whether two models differ on the same rows, score by score.
@@ -521,7 +521,7 @@ def compare(
             continue
         if resampling.groups is None and name == "accuracy_score" and test in ("auto", "mcnemar"):
             right = [one.truth == one.predicted for one in (answers, baseline)]
-            found[name] = statistics.mcnemar_comparison(*right, level)
+            found[name] = statistics.mcnemar_comparison(right[0], right[1], level)
         elif resampling.groups is None and name == "roc_auc" and ranked and test in ("auto", "delong"):
             found[name] = statistics.delong_comparison(answers.positive, answers.rank, baseline.rank, level)
         elif test in ("auto", "paired-bootstrap"):
@@ -559,8 +559,6 @@ MAX_CLASSES = 10  # beyond so many, no curve for each
 
 def curves(answers: Answers) -> Dict[str, Curve]:
     """The points of MLflow's pictures, under their names."""
-    import numpy as np
-
     if answers.classes is None:
         return {"residuals_plot": _residuals(answers)}
     found = {"confusion_matrix": _confusion(answers)}
@@ -586,7 +584,6 @@ def curves(answers: Answers) -> Dict[str, Curve]:
         )
     if len(answers.classes) > 2:
         found["per_class_metrics"] = _per_class(answers)
-    del np
     return found
 
 

@@ -309,7 +309,6 @@ def fold_interval(scores: Any, test_share: float, level: float = 0.95) -> Interv
 
 def five_by_two_t(differences: Any) -> Comparison:
     """Dietterich's test of differences from five twofold cross-validations, one repeat a line."""
-    import numpy as np
     from scipy.stats import t as student
 
     pairs = _five_pairs(differences)
