@@ -2,17 +2,12 @@
 
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, Dict, List, Mapping, Optional, Tuple
+from typing import Annotated, Any, Dict, List, Mapping, Optional
 
 import typer
 
 from mlcli.cli import completion, options, render
 from mlcli.errors import InvalidInput, MlcliError
-
-if TYPE_CHECKING:
-    from mlcli.evaluation.learners import Learner
-    from mlcli.evaluation.offline import Evaluated, Request
-    from mlcli.evaluation.thresholds import MetricThreshold
 
 # No `from __future__ import annotations` here: Typer would compile each of these texts again.
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
@@ -165,147 +160,36 @@ def evaluate(
     Exits with 1 when a threshold is not reached.
     """
     given = dict(locals())
-    from mlcli.evaluation import offline
+    from mlcli.evaluation import learners, offline, page, words
     from mlcli.store import open_store
 
     if resume is not None:
         with open_store(create=False) as store:
             found = store.find_run(resume)
         given = {**offline.arguments_of(found), "resume": found, "html": html, "as_json": as_json, "jobs": jobs}
-    if env_manager not in (None, "local") and given["model"] and _is_model(given["model"]):
-        from mlcli.cli import elsewhere
-
-        elsewhere.evaluate(given)
-        return
-    request = request_of(given)
     shown = _Progress()
     born: List[str] = []
     listener = offline.Listener(progress=shown.tick, note=render.note, warn=render.warn, started=born.append)
     try:
-        done = offline.evaluate(request, listener)
+        if given["env_manager"] not in (None, "local") and given["model"] and learners.is_model(given["model"]):
+            from mlcli.evaluation import elsewhere
+
+            report, text = elsewhere.evaluate(given, listener)
+        else:
+            done = offline.evaluate(words.request_of(given), listener)
+            report, text = done.report, page.html(done.report, done.curves)
     except (KeyboardInterrupt, MlcliError):
         shown.clear()
-        for run in born:
-            words = offline.last_words(run)
-            if words:
-                render.note(words)
+        for kept in filter(None, map(offline.last_words, born)):
+            render.note(kept)
         raise
     shown.clear()
-    tell(done, html=html, as_json=as_json)
-    if not done.report["passed"]:
+    tell(report, as_json=as_json)
+    if html is not None:
+        _write(html, text)
+        render.success(f"wrote {html}")
+    if not report["passed"]:
         raise typer.Exit(1)
-
-
-def _is_model(word: str) -> bool:
-    from mlcli.evaluation import learners
-
-    return learners.is_model(word)
-
-
-def request_of(given: Mapping[str, Any]) -> "Request":
-    """What the words of the command line ask for."""
-    from mlcli import fluent
-    from mlcli.evaluation import offline, result
-    from mlcli.evaluation.splits import Scheme
-    from mlcli.store import open_store
-
-    if not given["model"]:
-        raise InvalidInput("no model is named", hint="mlcli evaluate models:/churn/3 --data test.csv --target y")
-    if not given["data"]:
-        raise InvalidInput("no data are named", hint="--data FILE, a csv or parquet")
-    if not given["target"]:
-        raise InvalidInput("no target is named", hint="--target COLUMN says what is to be predicted")
-    data = os.path.abspath(given["data"])
-    learner = _learner(given["model"], given, data)
-    baselines = tuple([_learner(word, given, data) for word in given["baseline"] or ()])
-    if given["experiment_name"] and given["experiment_id"]:
-        raise InvalidInput("--experiment-name and --experiment-id are both given", hint="give one of them")
-    run_id = given["run_id"]
-    if run_id:
-        with open_store(create=False) as store:
-            run_id = store.find_run(run_id)
-    method = given["method"] or result.default_method(learner)
-    repeats = given["repeats"] if method == "repeated-kfold" else 1
-    request = offline.Request(
-        model=learner,
-        data=data,
-        target=given["target"],
-        group=given["group"],
-        time=given["time"],
-        model_type=given["model_type"],
-        scheme=Scheme(
-            method, given["folds"], repeats, given["test_size"], given["n_boot"], given["seed"], given["stratify"]
-        ),
-        metrics=tuple(given["metric"] or ()),
-        interval=given["interval"],
-        level=given["level"],
-        baselines=baselines,
-        test=given["test"],
-        alpha=given["alpha"],
-        thresholds=_thresholds(given["fail_under"] or (), given["min_improvement"] or ()),
-        jobs=given["jobs"],
-        trust=given["trust"],
-        run_id=run_id,
-        resume=given["resume"],
-        run_name=given["run_name"],
-        experiment_id=given["experiment_id"],
-        arguments={**given, "data": data},
-    )
-    offline.check(request)
-    if given["experiment_name"]:
-        fluent.set_experiment(given["experiment_name"])
-    return request
-
-
-def _learner(word: str, given: Mapping[str, Any], data: str) -> "Learner":
-    from mlcli.evaluation import learners
-
-    if word == learners.DUMMY or learners.is_model(word):
-        if given["parameters"] and word == given["model"]:
-            raise InvalidInput("-P is for projects, and this is a model", hint="leave it out")
-        return learners.of(word, trust=given["trust"])
-    from mlcli.evaluation.trained import Recipe
-    from mlcli.projects.parameters import parse_given
-
-    recipe = Recipe(
-        word,
-        entry_point=given["entry_point"],
-        version=given["version"],
-        parameters=parse_given(given["parameters"] or []),
-        env_manager=given["env_manager"],
-    )
-    recipe.check(data)
-    return learners.of(recipe)
-
-
-def _thresholds(under: Any, improvements: Any) -> Dict[str, "MetricThreshold"]:
-    from mlcli.evaluation import scores
-    from mlcli.evaluation.thresholds import MetricThreshold
-
-    found: Dict[str, Dict[str, float]] = {}
-    for word in under:
-        name, value = _pair(word, "--fail-under")
-        found.setdefault(name, {})["threshold"] = value
-    for word in improvements:
-        text, comma, kind = word.partition(",")
-        if comma and kind != "relative":
-            raise InvalidInput(f"--min-improvement wants METRIC=VALUE or METRIC=VALUE,relative, not {word!r}")
-        name, value = _pair(text, "--min-improvement")
-        found.setdefault(name, {})["min_relative_change" if comma else "min_absolute_change"] = value
-    return {
-        name: MetricThreshold(**wanted, greater_is_better=scores.greater_is_better(name))
-        for name, wanted in found.items()
-    }
-
-
-def _pair(word: str, option: str) -> Tuple[str, float]:
-    name, equals, text = word.partition("=")
-    try:
-        if name and equals:
-            return name, float(text)
-    except ValueError:
-        pass
-    raise InvalidInput(f"{option} wants METRIC=VALUE, not {word!r}", hint=f"{option} accuracy_score=0.9")
 
 
 class _Progress:
@@ -326,7 +210,7 @@ class _Progress:
             self._start, self._before = now, done
             if done:
                 render.note(f"{done} of {total} folds were done before")
-        if not render.on_terminal(sys.stderr) or os.environ.get("TERM") == "dumb":
+        if now - self._start < 0.3 or not render.on_terminal(sys.stderr) or os.environ.get("TERM") == "dumb":
             return
         fresh = done - self._before
         left = (now - self._start) / fresh * (total - done) if fresh else None
@@ -348,13 +232,8 @@ class _Progress:
 # --- what came of it ----------------------------------------------------------------------------------------------
 
 
-def tell(done: "Evaluated", *, html: Optional[str], as_json: bool) -> None:
+def tell(report: Mapping[str, Any], *, as_json: bool) -> None:
     """Write the scores and comparisons; say how they are meant."""
-    from mlcli.evaluation import page
-
-    report = done.report
-    if html is not None:
-        _write(html, page.html(report, done.curves))
     if as_json:
         render.emit_json(report)
     elif render.on_terminal():
@@ -365,8 +244,6 @@ def tell(done: "Evaluated", *, html: Optional[str], as_json: bool) -> None:
         render.error(f"not reached: {line}")
     for line in _close_calls(report):
         render.note(line)
-    if html is not None:
-        render.success(f"wrote {html}")
 
 
 def _write(path: str, text: str) -> None:
@@ -403,30 +280,34 @@ def _to_eyes(report: Mapping[str, Any]) -> None:
     for row in rows:
         row["bounds"] = _bounds(row)
     folds = any(row.get("std") is not None for row in rows)
+    several_methods = len({row.get("interval") for row in rows} - {None}) > 1
     columns = [
         render.Column("metric", "SCORE", style="bold", least=12),
         render.Column("value", "VALUE", show=_shown, right=True, style="cyan"),
         render.Column("bounds", f"{report['level']:.0%} INTERVAL", right=True),
         *([render.Column("std", "SD", show=_shown, right=True, optional=1)] if folds else []),
-        render.Column("interval", "BY", style="dim", optional=2, least=10),
+        *([render.Column("interval", "BY", style="dim", optional=2, least=10)] if several_methods else []),
     ]
     render.records(rows, columns)
-    if report["comparisons"]:
-        several = len(report["baselines"]) > 1
-        render.heading("Against " + ("the baselines" if several else render.plain(report["baselines"][0]["model"])))
-        compared = [{**item, "bounds": _bounds(item), "verdict": page.verdict(item)} for item in report["comparisons"]]
+    for one in report["baselines"]:
+        against = [item for item in report["comparisons"] if item["baseline"] == one["model"]]
+        if not against:
+            continue
+        render.heading(f"Against {render.plain(one['model'])}")
+        tests = {item["test"] for item in against}
         render.records(
-            compared,
+            [{**item, "bounds": _bounds(item), "verdict": page.verdict(item)} for item in against],
             [
                 render.Column("metric", "SCORE", style="bold", least=12),
-                *([render.Column("baseline", "BASELINE", least=10, keep_end=True)] if several else []),
                 render.Column("difference", "DIFFERENCE", show=lambda value: f"{value:+.4g}", right=True, style="cyan"),
                 render.Column("bounds", f"{report['level']:.0%} INTERVAL", right=True, optional=1),
                 render.Column("p_adjusted", "P", show=page.p_text, right=True),
-                render.Column("verdict", "", style=lambda word: SIGNS.get(str(word), "dim")),
-                render.Column("test", "BY", style="dim", optional=2, least=10),
+                render.Column("verdict", " ", style=lambda word: SIGNS.get(str(word), "dim")),
+                *([render.Column("test", "BY", style="dim", optional=2, least=10)] if len(tests) > 1 else []),
             ],
         )
+        if len(tests) == 1:
+            render.note(f"by the {tests.pop()} test")
     render.note("")
     render.note(page.caveat(report))
     short = report["run_id"][:8]

@@ -268,6 +268,11 @@ def answer(model: Any, features: Any, truth: Any, kind: str) -> Tuple[Answers, D
 
 
 def _classified(model: Any, features: Any, truth: Any, said: Any) -> Answers:
+    whole = scores.labels_of(truth).dtype.kind in "iub"
+    if whole and said.dtype.kind == "f" and (said != said.round()).any():
+        raise InvalidInput(
+            "the model answers with fractions, which are no classes", hint="is it a regressor? --type regressor"
+        )
     columns = getattr(model, "classes_", None)
     probability = margin = None
     if columns is not None and hasattr(model, "predict_proba"):

@@ -445,7 +445,8 @@ def _of_folds(job: Job, outcomes: Sequence[Outcome], wanted: Sequence[str]) -> D
             continue
         bounds = None
         if job.request.interval != "none" and len(told) > 1 and name != "mean_on_target":
-            bounds = scores.within(name, statistics.fold_interval(told, test_share(job), job.request.level))
+            ranged = scores.PRIMARY[job.kind] if name == "score" else name
+            bounds = scores.within(ranged, statistics.fold_interval(told, test_share(job), job.request.level))
         std = float(told.std(ddof=1)) if len(told) > 1 else None
         found[name] = Figure(float(told.mean()), bounds, std, tuple(values.tolist()), "mean of folds")
     return found
@@ -683,6 +684,8 @@ def evaluate(request: Request, listener: Listener = Listener()) -> Evaluated:  #
         outcomes = answered(job, kept, listener)
         done = _told(job, outcomes, run.run_id, time.time() - start)
         _record(run, job, outcomes, done)
+        for line in done.report["warnings"][len(job.warnings) :]:
+            listener.warn(line)
     except KeyboardInterrupt:
         for recipe in _recipes(job):
             recipe.cancel()
