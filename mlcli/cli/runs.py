@@ -349,6 +349,9 @@ def _tail_start(path: str, lines: int) -> int:
 def compare(
     runs: options.Runs,
     changed: Annotated[bool, typer.Option("--changed", help="Only what is not the same in all.")] = False,
+    test: Annotated[
+        bool, typer.Option("--test", help="Of evaluations: whether they truly differ from the first one.")
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Put runs side by side.
@@ -362,6 +365,12 @@ def compare(
         found = [store.get_run(store.find_run(word)) for word in runs]
     if len(found) < 2:
         raise InvalidInput("two runs at least are needed", hint="mlcli runs compare latest latest~1")
+    if test:
+        from mlcli.cli import significance
+
+        with open_store(create=False) as store:
+            significance.compare(store, found, as_json=as_json)
+        return
     rows = [row for row in comparison.compared(found) if not changed or not row["same"]]
     comparison.write(found, rows, as_json=as_json)
 

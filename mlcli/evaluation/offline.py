@@ -321,7 +321,7 @@ def answered(job: Job, kept: Kept, listener: Listener) -> List[List[Outcome]]:
     listener.progress(len(found), len(tasks))
     everyone = (job.learner, *job.baselines)
 
-    work = [(task, everyone[task[0]], job.table, *parts[task[1]], job.kind) for task in left]
+    work = [(task, everyone[task[0]], job.table, *parts[task[1]], job.kind, task[1]) for task in left]
     for task, outcome in _each(work, job):
         found[task] = outcome
         if len(tasks) > 1:
