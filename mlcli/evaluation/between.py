@@ -106,15 +106,15 @@ def _unlike(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
 def _by_rows(
     run: Recorded, baseline: Recorded, names: Sequence[str], report: Mapping[str, Any], level: float
 ) -> Dict[str, Comparison] | str:
-    tables = [_answers(one, report["model_type"]) for one in (run, baseline)]
-    if tables[0] is None or tables[1] is None:
+    one, other = (_answers(item, report["model_type"]) for item in (run, baseline))
+    if one is None or other is None:
         return "their predictions were not kept"
-    (rows, ours), (others, theirs) = tables
-    if rows != others:
+    rows, ours, groups = one
+    if rows != other[0]:
         return "they were tested on different rows of the same data: another seed, or another split"
     known = [name for name in names if name in scores.METRICS]
     size = max(200, min(scores.RESAMPLES, 40_000_000 // max(len(rows), 1)))
-    return scores.compare(ours, theirs, known, level=level, resampling=Resampling(0, size))
+    return scores.compare(ours, other[1], known, level=level, resampling=Resampling(0, size, groups))
 
 
 def _by_folds(
@@ -152,8 +152,8 @@ def _json(run: Recorded, name: str) -> Optional[Dict[str, Any]]:
     return found if isinstance(found, dict) else None
 
 
-def _answers(run: Recorded, kind: str) -> Optional[Tuple[List[int], Answers]]:
-    """The rows that were tested, and the answers for them, in the order of the rows."""
+def _answers(run: Recorded, kind: str) -> Optional[Tuple[List[int], Answers, Any]]:
+    """The rows that were tested, the answers for them in the order of the rows, and the groups of the rows."""
     import numpy as np
 
     try:
@@ -164,14 +164,22 @@ def _answers(run: Recorded, kind: str) -> Optional[Tuple[List[int], Answers]]:
     lines.sort(key=lambda line: int(line[0]))
     columns = {name: [line[place] for line in lines] for place, name in enumerate(header)}
     rows = [int(cell) for cell in columns["row"]]
+    groups = np.array(columns["group"]) if "group" in columns else None
     if kind == scores.REGRESSOR:
         parts = [np.array([float(cell) for cell in columns[name]]) for name in ("target", "prediction")]
-        return rows, scores.of_numbers(*parts)
+        return rows, scores.of_numbers(*parts), groups
     named = [name for name in header if name.startswith("probability_")]
     told = np.array([[float(cell) for cell in columns[name]] for name in named]).T if named else None
     margin = np.array([float(cell) for cell in columns["margin"]]) if "margin" in columns else None
-    labels = [name[len("probability_") :] for name in named] or None
-    if labels is not None and labels != sorted(labels):  # numbers, which texts sort otherwise
-        order = np.argsort(labels)
-        labels, told = [labels[place] for place in order], None if told is None else told[:, order]
-    return rows, scores.of_classes(columns["target"], columns["prediction"], told, labels, margin)
+    target, said, labels = _labels(
+        columns["target"], columns["prediction"], [name[len("probability_") :] for name in named]
+    )
+    return rows, scores.of_classes(target, said, told, labels or None, margin), groups
+
+
+def _labels(*several: Sequence[str]) -> List[Any]:
+    """Labels as they were: numbers where all are, which sort otherwise than their texts."""
+    try:
+        return [[float(cell) for cell in cells] for cells in several]
+    except ValueError:
+        return list(several)

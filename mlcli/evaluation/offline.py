@@ -992,6 +992,8 @@ def _predictions_text(job: Job, parts: Sequence[Optional[Answers]]) -> str:
         columns += [f"probability_{label}" for label in classes]
     elif all([part.margin is not None for part in told]):
         columns.append("margin")
+    if job.table.groups is not None:
+        columns.append("group")
     rows: List[Sequence[Any]] = []
     for fold, (part, (_, test)) in enumerate(zip(told, job.plan.parts)):
         lines = [test.tolist(), [fold] * len(test), part.truth.tolist(), part.predicted.tolist()]
@@ -999,6 +1001,8 @@ def _predictions_text(job: Job, parts: Sequence[Optional[Answers]]) -> str:
             lines += scores.widened(part, classes).T.tolist()
         elif "margin" in columns:
             lines.append(part.margin.tolist())
+        if job.table.groups is not None:
+            lines.append(job.table.groups[test].tolist())
         rows += zip(*lines)
     return csv_text(columns, rows)
 
