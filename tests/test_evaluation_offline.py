@@ -328,6 +328,13 @@ def test_folds_at_once_give_the_same_numbers_as_one_after_the_other():
     assert one.metrics == pytest.approx(two.metrics)
 
 
+@pytest.mark.slow
+def test_a_command_that_did_folds_at_once_ends_when_they_are_done(mlcli, logged):
+    """Idle workers of joblib live on for five minutes."""
+    words = ("evaluate", logged, "--data", "test.csv", "--target", "y", "--method", "kfold", "--folds", "2", "-j", "2")
+    mlcli(*words, timeout=120)
+
+
 class Counting(ClassifierMixin, BaseEstimator):
     """Guesses the first class, and counts how often it was fitted."""
 

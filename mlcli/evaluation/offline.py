@@ -12,9 +12,9 @@ import json
 import math
 import os
 import time
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from mlcli import config, content, fluent, rules
+from mlcli import config, content, fluent, rights, rules
 from mlcli._version import __version__
 from mlcli.errors import InvalidInput, InvalidState, MlcliError
 from mlcli.evaluation import learners, scores, splits, statistics, tables, thresholds
@@ -145,6 +145,7 @@ def check(request: Request) -> None:
 def load(request: Request) -> Job:
     """Find and check everything that can be before a run is made."""
     check(request)
+    _need("sklearn", "scipy", "numpy")
     learner = learners.of(request.model, trust=request.trust)
     baselines = tuple([learners.of(item, trust=request.trust) for item in request.baselines])
     for one in (learner, *baselines):
@@ -181,6 +182,16 @@ def load(request: Request) -> Job:
         tuple(told),
         _fingerprint(request, learner, baselines, table, kind),
     )
+
+
+def _need(*modules: str) -> None:
+    from importlib.util import find_spec
+
+    missing = [name for name in modules if find_spec(name) is None]
+    if missing:
+        raise MlcliError(
+            "an evaluation needs scikit-learn, which is not installed", hint="pip install 'mlcli[sklearn]'"
+        )
 
 
 def _can(learner: Learner, method: str) -> None:
@@ -237,7 +248,7 @@ class Kept:
         """Note what is evaluated; or, of one begun before, that it is the same."""
         found = self.read()
         if found is None:
-            os.makedirs(self.folder, exist_ok=True)
+            rights.make_folder(self.folder)
             self._write(
                 "plan.json",
                 content.json_text({"fingerprint": job.fingerprint, "arguments": dict(job.request.arguments)}).encode(),
@@ -334,10 +345,11 @@ def _one(task: Tuple[int, int], *work: Any) -> Tuple[Tuple[int, int], Outcome]:
     return task, learners.run_fold(*work)
 
 
-def _each(work: Sequence[Any], job: Job) -> Any:
+def _each(work: Sequence[Any], job: Job) -> Iterator[Tuple[Tuple[int, int], Outcome]]:
     """The results as they come; several processes at once where asked for, threads where they only wait for others."""
     if job.request.jobs == 1 or len(work) < 2:
-        return (_one(*item) for item in work)
+        yield from (_one(*item) for item in work)
+        return
     from joblib import Parallel, delayed
 
     backend = "threading" if _recipes(job) else "loky"
@@ -345,7 +357,18 @@ def _each(work: Sequence[Any], job: Job) -> Any:
         together = Parallel(n_jobs=job.request.jobs, backend=backend, return_as="generator_unordered")
     except (TypeError, ValueError):  # joblib before 1.4 gives all at the end
         together = Parallel(n_jobs=job.request.jobs, backend=backend)
-    return together(delayed(_one)(*item) for item in work)
+    try:
+        yield from together(delayed(_one)(*item) for item in work)
+    finally:
+        if backend == "loky":
+            _end_workers()
+
+
+def _end_workers() -> None:
+    """End joblib's processes: they wait five minutes for more work, and the end of the program for them."""
+    from joblib.externals.loky import get_reusable_executor
+
+    get_reusable_executor().shutdown(wait=True, kill_workers=True)
 
 
 # -- tell
@@ -1023,6 +1046,3 @@ def arguments_of(run_id: str) -> Dict[str, Any]:
         )
     said: Dict[str, Any] = found["arguments"]
     return said
-
-
-__all__ = ["Evaluated", "Listener", "MlcliError", "Request", "evaluate"]
