@@ -142,6 +142,7 @@ TRACKER = GROUND | {
     "content",
     "evaluation",
     "models",
+    "registry",
     "sklearn",
     "store",
     "submit",

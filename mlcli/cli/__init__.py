@@ -24,7 +24,7 @@ COMMANDS = {
     "runs": "List, search, show, compare, export and tidy up runs.",
     "experiments": "Create, search, rename, delete and export experiments.",
     "artifacts": "List, download and log the files of runs.",
-    "models": "Download the models of runs.",
+    "models": "Register, find, compare and download models.",
     "import": "Bring runs here from MLflow, a server, another store, a bundle.",
     "export": "Put runs into one file, or send them to a server.",
     "env": "List, explain, lock and remove the environments of projects.",
