@@ -16,11 +16,14 @@ if TYPE_CHECKING:  # for editors and type checkers; a test holds this list and t
     from mlcli import entities as entities
     from mlcli import errors as errors
     from mlcli import exceptions as exceptions
+    from mlcli import lightgbm as lightgbm
     from mlcli import models as models
     from mlcli import projects as projects
     from mlcli import pyfunc as pyfunc
+    from mlcli import pytorch as pytorch
     from mlcli import sklearn as sklearn
     from mlcli import tracking as tracking
+    from mlcli import xgboost as xgboost
     from mlcli.client import Client as Client
     from mlcli.client import MlflowClient as MlflowClient
     from mlcli.errors import MlcliError as MlcliError
@@ -91,11 +94,14 @@ _MODULES = (
     "entities",
     "errors",
     "exceptions",
+    "lightgbm",
     "models",
     "projects",
     "pyfunc",
+    "pytorch",
     "sklearn",
     "tracking",
+    "xgboost",
 )
 _NAMES = {
     "mlcli.client": "Client MlflowClient",

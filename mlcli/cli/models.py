@@ -9,17 +9,19 @@ from typing import Annotated
 import typer
 
 from mlcli.artifacts import locate, model_artifacts, open_artifacts, parse_runs_uri
-from mlcli.cli import completion, options, registry, render
+from mlcli.cli import completion, models_trust, options, registry, render, serve
 from mlcli.cli.artifacts import Destination, Force, fetch
 from mlcli.errors import ModelError
 from mlcli.models import mlmodel
 from mlcli.registry import models_of_run, only_model
 from mlcli.store import open_store
 
-app = options.group("Register, find, compare and download models.")
+app = options.group("Register, find, compare, inspect, trust, serve and download models.")
 app.registered_commands += registry.app.registered_commands
 app.add_typer(registry.alias_app, name="alias")
 app.add_typer(registry.tag_app, name="tag")
+serve.register(app)
+models_trust.register(app)
 
 
 @app.command()
