@@ -253,6 +253,12 @@ def test_the_corrected_t_test_holds_its_level_in_400_experiments():
     assert type_one(400, 0.0, seed=1) >= 0.35
 
 
+def test_folds_that_all_differ_by_the_same_are_no_proof_of_sameness():
+    assert st.nadeau_bengio([0.5, 0.5, 0.5], 0.25).p_value == 0
+    assert st.nadeau_bengio([0.0, 0.0, 0.0], 0.25).p_value == 1
+    assert math.isnan(st.fold_interval([1.0, 1.0, 1.0], 0.25).low)
+
+
 # -- bootstrap
 
 
