@@ -47,7 +47,18 @@ def main() -> None:
     options = parser.parse_args()
     mlflow = install_mlflow() if options.mlflow else None
     rows: list[Row] = []
-    for part in (commands, no_op_run, environments, calls, absorbing, importing, searching, evaluating, serving, footprint):
+    for part in (
+        commands,
+        no_op_run,
+        environments,
+        calls,
+        absorbing,
+        importing,
+        searching,
+        evaluating,
+        serving,
+        footprint,
+    ):
         if options.only in part.__name__:
             with tempfile.TemporaryDirectory() as folder:
                 print(f"... {part.__name__}", file=sys.stderr, flush=True)
