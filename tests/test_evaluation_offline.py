@@ -318,6 +318,19 @@ def test_an_evaluation_in_an_active_run_logs_there_and_leaves_it_open(halves):
     assert mlcli.get_run(run.info.run_id).data.metrics["roc_auc"] == found.metrics["roc_auc"]
 
 
+def test_autolog_logs_no_fits_of_folds_into_the_evaluation():
+    data = {"targets": CANCER[1].to_numpy(), "method": "kfold", "folds": 2, "metrics": ["accuracy_score"]}
+    mlcli.sklearn.autolog()
+    try:
+        found = mlcli.evaluate(tree(), CANCER[0], **data)
+    finally:
+        mlcli.sklearn.autolog(disable=True)
+    run = mlcli.get_run(found.run_id)
+    assert run.data.metrics == pytest.approx(found.metrics)
+    assert "max_depth" not in run.data.params
+    assert len(mlcli.search_runs(output_format="list")) == 1
+
+
 # -- several at once, interrupted, resumed
 
 

@@ -16,6 +16,7 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Opt
 
 from mlcli import config, content, fluent, rights, rules
 from mlcli._version import __version__
+from mlcli.autolog import session
 from mlcli.errors import InvalidInput, InvalidState, MlcliError
 from mlcli.evaluation import learners, scores, splits, statistics, tables, thresholds
 from mlcli.evaluation.learners import Learner, Outcome
@@ -342,7 +343,8 @@ def answered(job: Job, kept: Kept, listener: Listener) -> List[List[Outcome]]:
 
 
 def _one(task: Tuple[int, int], *work: Any) -> Tuple[Tuple[int, int], Outcome]:
-    return task, learners.run_fold(*work)
+    with session.quiet():  # autolog would log each fold's fit into the run of the whole
+        return task, learners.run_fold(*work)
 
 
 def _each(work: Sequence[Any], job: Job) -> Iterator[Tuple[Tuple[int, int], Outcome]]:
