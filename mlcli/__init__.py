@@ -28,6 +28,10 @@ if TYPE_CHECKING:  # for editors and type checkers; a test holds this list and t
     from mlcli.client import Client as Client
     from mlcli.client import MlflowClient as MlflowClient
     from mlcli.errors import MlcliError as MlcliError
+    from mlcli.evaluation.result import EvaluationResult as EvaluationResult
+    from mlcli.evaluation.result import MetricThreshold as MetricThreshold
+    from mlcli.evaluation.result import evaluate as evaluate
+    from mlcli.evaluation.result import validate_evaluation_results as validate_evaluation_results
     from mlcli.exceptions import MlflowException as MlflowException
     from mlcli.fluent import ActiveRun as ActiveRun
     from mlcli.fluent import active_run as active_run
@@ -104,6 +108,7 @@ _NAMES = {
     "mlcli.autolog": "autolog",
     "mlcli.client": "Client MlflowClient",
     "mlcli.errors": "MlcliError",
+    "mlcli.evaluation.result": "EvaluationResult MetricThreshold evaluate validate_evaluation_results",
     "mlcli.exceptions": "MlflowException",
     "mlcli.fluent": "ActiveRun active_run create_experiment delete_experiment delete_run delete_tag end_run "
     "flush_async_logging get_artifact_uri get_experiment get_experiment_by_name get_parent_run get_run get_tracking_uri "

@@ -140,6 +140,7 @@ TRACKER = GROUND | {
     "artifacts",
     "autolog",
     "content",
+    "evaluation",
     "models",
     "registry",
     "sklearn",

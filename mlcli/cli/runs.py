@@ -552,6 +552,9 @@ def compare(
         Optional[str],
         typer.Option("--importance", metavar="METRIC", help="Which params move this metric, instead of the table."),
     ] = None,
+    test: Annotated[
+        bool, typer.Option("--test", help="Of evaluations: whether they truly differ from the first one.")
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Put runs side by side.
@@ -572,6 +575,11 @@ def compare(
             raise InvalidInput("no run is named", hint="mlcli runs compare latest latest~1")
         if len(found) < 2:
             raise InvalidInput("two runs at least are needed", hint="mlcli runs compare latest latest~1")
+        if test:
+            from mlcli.cli import significance
+
+            significance.compare(store, found, as_json=as_json)
+            return
         if importance is not None:
             comparison.write_importance(found, importance, as_json=as_json)
             return

@@ -55,6 +55,7 @@ def main() -> None:
         absorbing,
         importing,
         searching,
+        evaluating,
         serving,
         modelling,
         footprint,
@@ -211,6 +212,15 @@ def searching(folder: Path, _mlflow: Path | None) -> list[Row]:
         )
         rows.append(Row(f"search by param and metric, 10 of {runs:,} runs", float(done.stdout), None, None))
     return rows
+
+
+def evaluating(folder: Path, _mlflow: Path | None) -> list[Row]:
+    """Five-fold evaluation, CPU; the limit is scikit-learn alone, with the same folds and scores."""
+    done = subprocess.run([sys.executable, HERE / "evaluating.py", folder], capture_output=True, text=True, check=True)
+    return [
+        Row(f"evaluate in 5 folds, {name} model (CPU)", times["ours"], None, times["limit"])
+        for name, times in json.loads(done.stdout).items()
+    ]
 
 
 def serving(_folder: Path, mlflow: Path | None) -> list[Row]:
