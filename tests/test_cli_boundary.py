@@ -86,7 +86,8 @@ def test_each_command_of_a_group_has_help_that_begins_with_a_short_sentence(mlcl
         (["runs", "list", "--jsno"], "there is no option '--jsno'", "did you mean `--json`?"),
         (["runs", "list", "--max-results", "x"], "'x' is not a valid int", "`mlcli runs list --help`"),
         (["runs", "list", "--max-results", "0"], "0 is not in the range", "`mlcli runs list --help`"),
-        (["runs", "compare"], "missing argument", "`mlcli runs compare --help`"),
+        (["runs", "diff", "a"], "missing argument", "`mlcli runs diff --help`"),
+        (["runs", "compare"], "no run is named", "mlcli runs compare latest latest~1"),
         (["runs", "list", "--view", "some"], "there is no view 'some'", "active_only, deleted_only or all"),
     ],
 )

@@ -24,14 +24,14 @@ COMMANDS = {
     "runs": "List, search, show, compare, export and tidy up runs.",
     "experiments": "Create, search, rename, delete and export experiments.",
     "artifacts": "List, download and log the files of runs.",
-    "models": "Register, find, compare and download models.",
+    "models": "Register, compare, inspect, serve and download models.",
     "import": "Bring runs here from MLflow, a server, another store, a bundle.",
     "export": "Put runs into one file, or send them to a server.",
     "env": "List, explain, lock and remove the environments of projects.",
     "sync": "Send what is still to go to a tracking server.",
     "gc": "Remove for good what was deleted.",
-    "server": "Serve pages and MLflow's REST API over the store, for one or a team.",
-    "ui": "Look at runs, charts and models in the browser; the same as server.",
+    "server": "Serve pages and MLflow's REST API, for one or for a team.",
+    "ui": "Look at runs, charts and models in the browser.",
     "doctor": "Show versions, settings and the health of the store.",
 }
 

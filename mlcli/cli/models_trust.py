@@ -20,7 +20,7 @@ SHORT_DIGEST = 19  # sha256: and twelve digits
 Uri = Annotated[
     str, typer.Argument(metavar="URI", help="runs:/RUN/PATH, models:/NAME/VERSION, models:/NAME@ALIAS, or a folder.")
 ]
-trust_app = options.group("Say which models may run code while they are loaded, and take it back.")
+trust_app = options.group("Say which models may run code when loaded.")
 types_app = options.group("Types that any model may use beside those of scikit-learn.")
 trust_app.add_typer(types_app, name="types")
 
@@ -32,8 +32,9 @@ def register(app: typer.Typer) -> None:
 
 
 def inspect(uri: Uri, as_json: options.Json = False) -> None:
-    """Show what is in a model, and whether it would load without being trusted; nothing in it is run.
+    """Show what is in a model; nothing in it is run.
 
+    And whether it would load without being trusted.
     The files are held against the digests in its MLmodel. What the model says of itself (its run, data, scores) is shown
     as it says it.
     """

@@ -680,7 +680,10 @@ def describe(
         Optional[List[str]], typer.Argument(help="The description; `-` reads it from stdin.", show_default=False)
     ] = None,
 ) -> None:
-    """Describe a model or a version, or print its description."""
+    """Describe a model or a version.
+
+    Without a text its description is printed.
+    """
     with open_store(create=False) as store:
         found = meant(store, model)
         if not text:
@@ -733,7 +736,7 @@ def transition(
         bool, typer.Option("--archive-existing-versions", help="Move the others in that stage to Archived.")
     ] = False,
 ) -> None:
-    """Put a version into one of MLflow's old stages.
+    """Put a version into a stage of MLflow 2.
 
     Aliases do the same with words of your own: mlcli models alias set NAME champion VERSION
     """

@@ -98,8 +98,9 @@ def serve(
     enable_mlserver: Annotated[bool, _no("--enable-mlserver")] = False,
     install_mlflow: Annotated[bool, _no("--install-mlflow")] = False,
 ) -> None:
-    """Serve a model over HTTP: MLflow's /invocations, the Open Inference Protocol, and a page to try it in a browser.
+    """Serve a model over HTTP.
 
+    MLflow's /invocations, the Open Inference Protocol, and a page to try it in a browser.
     The model runs in processes of its own, in the environment that it asks for. An alias is watched: when it names another
     version, that one takes over without a request lost. Ctrl-C or SIGTERM ends the server when all is answered.
     """
@@ -226,9 +227,9 @@ def predict(
     no_conda: Annotated[bool, _no("--no-conda")] = False,
     install_mlflow: Annotated[bool, _no("--install-mlflow")] = False,
 ) -> None:
-    """Predict for the rows of a file, in the environment that the model asks for.
+    """Predict for the rows of a file.
 
-    CSV, JSON lines and Parquet go through in parts, so that a file of any size needs the same memory. The file of -o
+    In the environment that the model asks for. CSV, JSON lines and Parquet go through in parts, so that a file of any size needs the same memory. The file of -o
     appears when it is complete, or not at all.
     """
     del install_mlflow
@@ -269,7 +270,10 @@ def _type(given: str | None, path: str | None, known: tuple[str, ...], option: s
 
 
 def prepare_env(model_uri: Model, env_manager: Manager = None, as_json: options.Json = False) -> None:
-    """Build the environment that a model asks for, so that `serve` and `predict` find it ready."""
+    """Build the environment that a model asks for.
+
+    `serve` and `predict` then find it ready.
+    """
     from mlcli.serving.launch import find
 
     if env_manager == "local":
@@ -296,7 +300,10 @@ def generate_dockerfile(
     workers: ImageWorkers = 1,
     trust: ImageTrust = False,
 ) -> None:
-    """Write a Dockerfile, and all that it needs, to serve a model without anything else from this machine."""
+    """Write what an image of a model is built from.
+
+    A Dockerfile and all that it needs: nothing else of this machine.
+    """
     context = _context(model_uri, output_directory, base_image, workers, trust=trust)
     render.emit(context.dockerfile)
     render.note(f"build it: docker build -t NAME {shlex.quote(context.folder)}; run it: docker run -p 5000:8080 NAME")
@@ -315,7 +322,10 @@ def build_docker(
     workers: ImageWorkers = 1,
     trust: ImageTrust = False,
 ) -> None:
-    """Build an image that serves a model; where no docker engine answers, leave what to build and say how."""
+    """Build an image that serves a model.
+
+    Where no docker engine answers, what it would be built from is left, and how is said.
+    """
     from mlcli.serving.image import build
 
     folder = output_directory or f"{re.sub('[^A-Za-z0-9_.-]+', '-', name)}-context"
@@ -372,8 +382,9 @@ def loadtest(
     trust: Trust = False,
     as_json: options.Json = False,
 ) -> None:
-    """Ask a server at a steady rate and show how long its answers take, counted from when each request was due.
+    """Measure a server under a steady rate of requests.
 
+    How long answers take is counted from when each request was due.
     A server that stalls is asked on, so that the stall shows: every request that was due meanwhile has waited. The exit code
     is 1 when a limit is exceeded. Load goes to the given address and nowhere else.
     """
