@@ -1,1 +1,1 @@
-"""Evaluation, offline and online: statistics and policies as pure, seeded functions over data."""
+"""Evaluation of models: offline on data at hand, and the statistics that tell what a number is worth."""
