@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlcli.errors import InvalidInput
-from mlcli.evaluation import bandits, effects, latency, verdict
-from mlcli.evaluation.effects import Cell
-from mlcli.evaluation.rolloutfile import Rollout
-from mlcli.evaluation.verdict import Observed, Phase, Traffic
+from mlcli.rollouts import bandits, effects, latency, verdict
+from mlcli.rollouts.effects import Cell
+from mlcli.rollouts.rolloutfile import Rollout
+from mlcli.rollouts.verdict import Observed, Phase, Traffic
 
 
 class Truth(NamedTuple):

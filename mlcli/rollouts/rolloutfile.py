@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from mlcli.errors import ProjectError
-from mlcli.evaluation.assignment import HASHES
+from mlcli.rollouts.assignment import HASHES
 from mlcli.projects import yamlfile
 from mlcli.projects.problem import ERROR, WARNING, Problem, listing, raise_first, similar
 

@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlcli.evaluation import effects, latency, sequential
-from mlcli.evaluation.effects import Cell, Effect
-from mlcli.evaluation.rolloutfile import Gate, Metric, Rollout, Step
+from mlcli.rollouts import effects, latency, sequential
+from mlcli.rollouts.effects import Cell, Effect
+from mlcli.rollouts.rolloutfile import Gate, Metric, Rollout, Step
 from mlcli.evaluation.statistics import holm
 
 INVALID, ROLLBACK, PROMOTE, HOLD = "INVALID", "ROLLBACK", "PROMOTE", "HOLD"
