@@ -16,9 +16,9 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from mlcli.errors import ProjectError
-from mlcli.rollouts.assignment import HASHES
 from mlcli.projects import yamlfile
 from mlcli.projects.problem import ERROR, WARNING, Problem, listing, raise_first, similar
+from mlcli.rollouts.assignment import HASHES
 
 API_VERSION = "mlcli/v1"
 ALGORITHMS = ("thompson", "ucb1", "epsilon_greedy")

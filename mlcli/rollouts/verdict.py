@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mlcli.evaluation.statistics import holm
 from mlcli.rollouts import effects, latency, sequential
 from mlcli.rollouts.effects import Cell, Effect
 from mlcli.rollouts.rolloutfile import Gate, Metric, Rollout, Step
-from mlcli.evaluation.statistics import holm
 
 INVALID, ROLLBACK, PROMOTE, HOLD = "INVALID", "ROLLBACK", "PROMOTE", "HOLD"
 MAX_CROSSED = 0.01
