@@ -20,7 +20,7 @@ from mlcli._version import __version__
 from mlcli.errors import AlreadyExists, InvalidInput, InvalidState, MlcliError, StoreUnavailable
 
 APPLICATION_ID = 0x6D6C636C  # "mlcl": tells our database from any other SQLite file
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 MOUNTS = "/proc/self/mounts"
 _DIALECT = {"identity": "INTEGER PRIMARY KEY", "clustered": "WITHOUT ROWID"}
 _NETWORK_FILESYSTEMS = frozenset(
