@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # for editors and type checkers; a test holds this list and t
     from mlcli import exceptions as exceptions
     from mlcli import models as models
     from mlcli import projects as projects
+    from mlcli import pyfunc as pyfunc
     from mlcli import sklearn as sklearn
     from mlcli import tracking as tracking
     from mlcli.client import Client as Client
@@ -74,6 +75,7 @@ _MODULES = (
     "exceptions",
     "models",
     "projects",
+    "pyfunc",
     "sklearn",
     "tracking",
 )

@@ -1,5 +1,21 @@
 """`mlcli.sklearn`: log, save and load scikit-learn models. scikit-learn itself is imported when one is written."""
 
-from mlcli.models.sklearn import ModelInfo, load_model, log_model, save_model
+from mlcli.models.saving import ModelInfo
+from mlcli.models.sklearn import (
+    SERIALIZATION_FORMAT_CLOUDPICKLE,
+    SERIALIZATION_FORMAT_PICKLE,
+    SERIALIZATION_FORMAT_SKOPS,
+    load_model,
+    log_model,
+    save_model,
+)
 
-__all__ = ["ModelInfo", "load_model", "log_model", "save_model"]
+__all__ = [
+    "SERIALIZATION_FORMAT_CLOUDPICKLE",
+    "SERIALIZATION_FORMAT_PICKLE",
+    "SERIALIZATION_FORMAT_SKOPS",
+    "ModelInfo",
+    "load_model",
+    "log_model",
+    "save_model",
+]

@@ -35,6 +35,7 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 from sklearn.svm import SVC
 
 import mlcli
+import mlcli.pyfunc
 import mlcli.sklearn
 from mlcli.errors import InvalidInput, MlcliError, ModelError
 from mlcli.models import ModelSignature, infer_signature, mlmodel
@@ -143,12 +144,24 @@ def test_a_model_that_cannot_be_written_leaves_nothing() -> None:
     assert not [name for name in os.listdir(run.info.artifact_uri) if name]
 
 
-def test_a_registered_name_is_said_to_be_left_out(model) -> None:
-    with mlcli.start_run(), pytest.warns(UserWarning, match="not registered as 'prod'"):
-        mlcli.sklearn.log_model(model, "model", registered_model_name="prod")
+def test_a_model_that_is_logged_with_a_name_is_registered(model, capsys: pytest.CaptureFixture[str]) -> None:
+    with mlcli.start_run():
+        versions = [
+            mlcli.sklearn.log_model(model, "model", registered_model_name="prod").registered_model_version
+            for _ in range(2)
+        ]
+    assert versions == [1, 2]
+    assert "registered as version 2 of prod: models:/prod/2" in capsys.readouterr().err
+    loaded = mlcli.pyfunc.load_model("models:/prod/2")
+    assert (loaded.predict(FRAME) == model.predict(FRAME)).all()
+    with mlcli.start_run() as run, pytest.raises(InvalidInput, match="model name"):
+        mlcli.sklearn.log_model(model, "model", registered_model_name="a/b")
+    assert mlcli.artifacts.list_artifacts(run_id=run.info.run_id) == []
 
 
-def test_what_the_main_script_defines_is_kept_by_value_and_needs_no_trust_in_its_own_store(tmp_path: Path) -> None:
+def test_what_the_main_script_defines_is_kept_by_value_and_needs_no_trust_of_who_logged_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "train.py").write_text(
         textwrap.dedent("""
         import sys, mlcli, mlcli.sklearn
@@ -172,13 +185,13 @@ def test_what_the_main_script_defines_is_kept_by_value_and_needs_no_trust_in_its
         file.write("evil\n")
     with pytest.raises(ModelError, match=r"damaged|can run code"):
         mlcli.sklearn.load_model(copy)
-    mlcli.set_tracking_uri(tmp_path / "another store")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "of another user"))
     with pytest.raises(ModelError, match="can run code"):
         mlcli.sklearn.load_model(str(folder))
     assert mlcli.sklearn.load_model(str(folder), trust=True).transform(np.array([3])) == [6]
 
 
-def test_code_of_the_project_travels_with_the_model(tmp_path: Path) -> None:
+def test_code_of_the_project_travels_with_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "p").mkdir()
     (tmp_path / "p" / "mine.py").write_text(
         "from sklearn.linear_model import LogisticRegression\nclass Mine(LogisticRegression): pass\n"
@@ -201,7 +214,7 @@ def test_code_of_the_project_travels_with_the_model(tmp_path: Path) -> None:
         )
         assert loaded.stdout == "Mine\n"
     folder = mlcli.artifacts.resolve(done.stdout.strip())
-    mlcli.set_tracking_uri(tmp_path / "another store")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "of another user"))
     with pytest.raises(ModelError, match="brings code"):
         mlcli.sklearn.load_model(folder)
 

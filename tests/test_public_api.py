@@ -17,8 +17,8 @@ import mlcli
 PACKAGE = Path(mlcli.__file__).parent
 INTERPRETERS = sorted(Path(os.path.expanduser("~"), ".pyenv", "versions").glob("3.*/bin/python3"))
 TRACKER = (
-    "artifacts client config content context entities errors exceptions fluent journal live locks models models.mlmodel models.pickles"
-    " models.signature models.sklearn rights rules sklearn store tracking"
+    "artifacts client config content context entities errors exceptions fluent journal live locks models models.flavors models.loading"
+    " models.mlmodel models.pickles models.pyfunc models.saving models.signature models.skops models.sklearn models.trust pyfunc rights rules sklearn store tracking"
 ).split()
 
 

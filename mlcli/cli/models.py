@@ -9,12 +9,13 @@ from typing import Annotated
 import typer
 
 from mlcli.artifacts import LocalArtifacts, locate, parse_runs_uri
-from mlcli.cli import options, render
+from mlcli.cli import options, render, serve
 from mlcli.cli.artifacts import Destination, Force, fetch
 from mlcli.errors import InvalidInput, ModelError, NotFound
 from mlcli.models import mlmodel
 
-app = options.group("Download the models of runs.")
+app = options.group("Download the models of runs; serve them, predict with them.")
+serve.register(app)
 
 
 @app.callback()

@@ -217,7 +217,7 @@ def _serve(
     )
 
     def ready() -> None:
-        url = f"http://{_shown(host)}:{port}{prefix}"
+        url = f"http://{shown(host)}:{port}{prefix}"
         needs = " and a token (MLFLOW_TRACKING_TOKEN)" if auth.required else ""
         print(f"mlcli server is ready: use it with MLFLOW_TRACKING_URI={url}{needs}", flush=True)
         if new:
@@ -229,7 +229,7 @@ def _serve(
     serve(application, sock, ready=ready)
 
 
-def _shown(host: str) -> str:
+def shown(host: str) -> str:
     """What to write in a URL for an address that stands for all of the machine's."""
     if host in ("0.0.0.0", "::", ""):  # noqa: S104 - told apart, not bound
         import socket

@@ -13,6 +13,7 @@ import re
 import sys
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
+from mlcli import rules
 from mlcli.errors import ModelError
 
 FILE = "MLmodel"
@@ -213,6 +214,23 @@ def digests(folder: str) -> Dict[str, str]:
     return {name: file_digest(os.path.join(folder, name)) for name in files(folder) if name != FILE}
 
 
+def check_digests(folder: str, content: Mapping[str, Any]) -> None:
+    """Tell a damaged download from a whole one; whoever wrote the MLmodel wrote its digests too, so this grants nothing."""
+    for name, digest in noted_digests(content).items():
+        file = os.path.join(folder, *name.split("/"))
+        if not os.path.isfile(file) or file_digest(file) != digest:
+            raise ModelError(f"{folder} is damaged: {name} is not what its MLmodel says", hint="download it again")
+
+
+def noted_digests(content: Mapping[str, Any]) -> Dict[str, str]:
+    """The digests that an MLmodel lists, by file."""
+    own = content.get(OWN_KEY)
+    noted = own.get("digests") if isinstance(own, dict) else None
+    return (
+        {rules.artifact_path(str(name)): str(value) for name, value in noted.items()} if isinstance(noted, dict) else {}
+    )
+
+
 def tree_digest(folder: str) -> str:
     """One SHA-256 for a model directory: names and contents of all that could take part in loading it.
 
@@ -265,9 +283,9 @@ def _distribution(module: str) -> Optional[Tuple[str, str]]:
     return None
 
 
-def write_environment(folder: str, pins: Sequence[str]) -> None:
+def write_environment(folder: str, pins: Sequence[str], *, python: Optional[str] = None) -> None:
     """Write requirements.txt, python_env.yaml and conda.yaml, which all say the same."""
-    python = ".".join(map(str, sys.version_info[:3]))
+    python = python or ".".join(map(str, sys.version_info[:3]))
     build = [
         f"{name}=={found[1]}" for name in ("pip", "setuptools", "wheel") for found in [_distribution(name)] if found
     ]

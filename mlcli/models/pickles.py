@@ -8,9 +8,11 @@ of scikit-learn itself, and nothing that opens a file, starts a program or impor
 from __future__ import annotations
 
 import pickle
+from types import CodeType, FunctionType, ModuleType
 from typing import IO, Any, FrozenSet, Set
 
 from mlcli.errors import ModelError
+from mlcli.models.loading import Found
 
 # sklearn.<one of these>... Not among them are datasets, which read files, and utils, which wrap functions and threads.
 _SKLEARN_PARTS = frozenset(
@@ -97,23 +99,22 @@ def _at_home(found: type) -> bool:
     return _is_learned(found.__module__) and "." in found.__module__
 
 
-def load(file: IO[bytes], where: str, *, trusted: bool) -> Any:
-    """Load a pickle; without trust only one that is made of nothing but scikit-learn's own parts."""
-    reader = pickle.Unpickler(file) if trusted else _Unpickler(file)  # noqa: S301 - given only to who asks for it
+def load(path: str, found: Found) -> Any:
+    """Load a pickle; unless the model may run code, only one that is made of nothing but scikit-learn's own parts."""
     try:
-        return reader.load()
+        with open(path, "rb") as file:
+            reader = pickle.Unpickler(file) if found.trusted else _Unpickler(file)  # noqa: S301 - given only to who asks
+            return reader.load()
     except _NotAllowed as error:
-        raise ModelError(
-            f"{where} is not loaded: loading it can run code (it names {error})",
-            hint="load it with trust=True if you know who made it",
-        ) from None
+        found.ask(f"it names {error}")
+        raise
     except (ImportError, AttributeError) as error:
         raise ModelError(
-            f"{where} needs something that is missing here: {error}",
+            f"{path} needs something that is missing here: {error}",
             hint="the requirements.txt beside it lists what it was made with",
         ) from error
     except (pickle.UnpicklingError, EOFError, ValueError, LookupError, TypeError, OverflowError) as error:
-        raise ModelError(f"{where} is damaged, or no pickle: {error}") from error
+        raise ModelError(f"{path} is damaged, or no pickle: {error}") from error
 
 
 def dump(model: Any, file: IO[bytes], pickler: Any = pickle.Pickler) -> FrozenSet[str]:
@@ -123,12 +124,43 @@ def dump(model: Any, file: IO[bytes], pickler: Any = pickle.Pickler) -> FrozenSe
 
     class Noting(pickler):  # type: ignore[misc]
         def reducer_override(self, thing: Any) -> Any:
-            named = thing if hasattr(thing, "__qualname__") else type(thing)
-            modules.add(str(getattr(named, "__module__", None) or "builtins").partition(".")[0])
+            if isinstance(thing, ModuleType):
+                modules.add(thing.__name__.partition(".")[0])
+            else:
+                named = thing if hasattr(thing, "__qualname__") else type(thing)
+                module = str(getattr(named, "__module__", None) or "builtins").partition(".")[0]
+                modules.add(module)
+                if module == "__main__" and isinstance(thing, FunctionType):
+                    modules.update(_imported(thing.__code__))
             return NotImplemented if inherited is None else inherited(self, thing)
 
     Noting(file, protocol=pickle.DEFAULT_PROTOCOL).dump(model)
     return frozenset(modules)
+
+
+def dump_by_value(model: Any, path: str, reason: str) -> FrozenSet[str]:
+    """Pickle ``model`` with cloudpickle, which takes along what the main script defines; ``reason`` says why it must."""
+    try:
+        import cloudpickle
+    except ImportError:
+        raise ModelError(
+            f"the model needs cloudpickle, which is not installed: {reason}",
+            hint="pip install cloudpickle, or move what the model uses into a module",
+        ) from None
+    try:
+        with open(path, "wb") as file:
+            modules = dump(model, file, cloudpickle.Pickler)
+    except (pickle.PicklingError, AttributeError, TypeError, RecursionError) as error:
+        raise ModelError(f"the model cannot be pickled: {error}") from error
+    return modules | {"cloudpickle"}
+
+
+def _imported(code: CodeType) -> Set[str]:
+    """The top-level modules that a function imports when it is called."""
+    import dis
+
+    found = {str(step.argval).partition(".")[0] for step in dis.get_instructions(code) if step.opname == "IMPORT_NAME"}
+    return found.union(*(_imported(inner) for inner in code.co_consts if isinstance(inner, CodeType)))
 
 
 def is_known(type_name: str) -> bool:

@@ -36,7 +36,7 @@ class Request(NamedTuple):
 
     @property
     def content_length(self) -> int | None:
-        return _length(self.headers)
+        return http.content_length(self.headers)
 
 
 class Server:
@@ -93,8 +93,8 @@ class Server:
         await http.answer_error(send, refused)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = _headers(scope)
-        self._guard(headers)
+        headers = http.headers_of(scope)
+        self.doors.guard(headers)
         route, given = self._route(scope)
         user = self._admit(route, headers)
         if route.streams:
@@ -119,16 +119,6 @@ class Server:
         else:
             content = http.dump(await self.workers.write(job, durable=route.durable))
         await http.answer_json(send, content)
-
-    def _guard(self, headers: Mapping[bytes, bytes]) -> None:
-        """Refuse what a web page of somebody else's may have sent."""
-        host = headers.get(b"host", b"")
-        if not self.doors.host_allowed(host):
-            raise Refused(
-                403, "PERMISSION_DENIED", "this server is not known by that Host; --allowed-hosts names more of them"
-            )
-        if not self.doors.origin_allowed(headers.get(b"origin"), headers.get(b"sec-fetch-site"), host):
-            raise Refused(403, "PERMISSION_DENIED", "requests from other web pages are refused")
 
     def _route(self, scope: Scope) -> tuple[Route, dict[str, str]]:
         path: str = scope["path"]
@@ -162,7 +152,7 @@ class Server:
         return user
 
     async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> dict[str, Any]:
-        length = _length(headers)
+        length = http.content_length(headers)
         if length is not None and length > http.MAX_BODY:
             raise http.too_large(http.MAX_BODY)
         kind = headers.get(b"content-type")
@@ -213,24 +203,6 @@ def make_app(
         routes=routes,
         prefix=static_prefix.rstrip("/"),
     )
-
-
-def _headers(scope: Scope) -> dict[bytes, bytes]:
-    found: dict[bytes, bytes] = {}
-    size = len(scope.get("raw_path") or b"") + len(scope["query_string"])
-    for name, value in scope["headers"]:
-        size += len(name) + len(value)
-        if name in found and name in (b"host", b"origin", b"authorization", b"content-length", b"content-type"):
-            raise Refused(400, "BAD_REQUEST", "a header that must stand once stands twice")
-        found[name] = value
-    if size > http.MAX_HEAD:
-        raise Refused(431, "BAD_REQUEST", f"the request line and headers are longer than {http.MAX_HEAD} bytes")
-    return found
-
-
-def _length(headers: Mapping[bytes, bytes]) -> int | None:
-    found = headers.get(b"content-length")
-    return int(found) if found is not None and found.isdigit() else None
 
 
 def _log(text: str) -> None:

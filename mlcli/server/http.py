@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from mlcli.errors import InvalidInput, InvalidState, MlcliError, StoreUnavailable
@@ -43,6 +43,28 @@ class Refused(Exception):
 
 class Gone(Exception):
     """The client went away in the middle of its request."""
+
+
+def headers_of(scope: Scope) -> dict[bytes, bytes]:
+    """The headers by their names in small letters; what decides who asks for what may not stand twice."""
+    found: dict[bytes, bytes] = {}
+    size = len(scope.get("raw_path") or b"") + len(scope["query_string"])
+    for name, value in scope["headers"]:
+        size += len(name) + len(value)
+        if name in found and name in _ONCE:
+            raise Refused(400, "BAD_REQUEST", "a header that must stand once stands twice")
+        found[name] = value
+    if size > MAX_HEAD:
+        raise Refused(431, "BAD_REQUEST", f"the request line and headers are longer than {MAX_HEAD} bytes")
+    return found
+
+
+_ONCE = frozenset((b"host", b"origin", b"authorization", b"content-length", b"content-type"))
+
+
+def content_length(headers: Mapping[bytes, bytes]) -> int | None:
+    found = headers.get(b"content-length")
+    return int(found) if found is not None and found.isdigit() else None
 
 
 async def answer(send: Send, status: int, content: bytes, headers: Headers) -> None:

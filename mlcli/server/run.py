@@ -9,13 +9,15 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
 from mlcli.errors import InvalidInput
-from mlcli.server.app import Server
 from mlcli.server.http import MAX_HEAD
+
+if TYPE_CHECKING:
+    from mlcli.server.app import Server
 
 HEAD_PATIENCE = 10.0  # seconds in which the head of a request must have come
 KEEP_ALIVE = 75  # seconds between two requests of one connection

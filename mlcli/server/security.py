@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 from mlcli import journal
 from mlcli.errors import AlreadyExists, InvalidInput, NotFound
 from mlcli.locks import locked
+from mlcli.server.http import Refused
 
 OPEN, READ, WRITE, ADMIN = "open", "read", "write", "admin"
 ROLES = (READ, WRITE, ADMIN)
@@ -203,6 +204,16 @@ class Doors:
                 )
             (self._exact if re.search(r":\d+\Z", name) else self._names).add(name)
         self._known: dict[bytes, bool] = {}
+
+    def guard(self, headers: Mapping[bytes, bytes]) -> None:
+        """Refuse what a web page of somebody else's may have sent."""
+        host = headers.get(b"host", b"")
+        if not self.host_allowed(host):
+            raise Refused(
+                403, "PERMISSION_DENIED", "this server is not known by that Host; --allowed-hosts names more of them"
+            )
+        if not self.origin_allowed(headers.get(b"origin"), headers.get(b"sec-fetch-site"), host):
+            raise Refused(403, "PERMISSION_DENIED", "requests from other web pages are refused")
 
     def host_allowed(self, header: bytes) -> bool:
         known = self._known.get(header)

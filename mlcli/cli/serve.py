@@ -1,0 +1,279 @@
+"""`mlcli models serve`, `predict`, `prepare-env`: put a model to use, in an environment of its own."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated, Any, List, Optional
+
+import typer
+
+from mlcli.cli import options, render
+from mlcli.errors import InvalidInput, ModelError
+
+if TYPE_CHECKING:
+    from mlcli.serving.launch import Environment, Launch, Served
+
+TOKEN_FILE = "serve-token"  # noqa: S105 - the name of a file
+_INPUTS = ("csv", "json", "jsonl", "parquet")
+_OUTPUTS = ("json", "csv", "jsonl")
+_ENDINGS = {
+    ".csv": "csv",
+    ".json": "json",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+
+Model = Annotated[
+    str,
+    typer.Option(
+        "-m",
+        "--model-uri",
+        metavar="URI",
+        help="models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN/PATH or a folder.",
+    ),
+]
+Manager = Annotated[
+    Optional[str],
+    typer.Option(
+        "--env-manager",
+        metavar="NAME",
+        help="virtualenv, uv or conda builds what the model asks for, once; local is the current one."
+        " [default: virtualenv]",
+    ),
+]
+Trust = Annotated[bool, typer.Option("--trust", help="Load the model even if loading it can run code.")]
+Memory = Annotated[
+    Optional[str], typer.Option("--max-memory", metavar="SIZE", help="Address space of each worker, such as 4G.")
+]
+
+
+def _no(flag: str, **more: Any) -> Any:
+    return typer.Option(flag, hidden=True, **more)
+
+
+def serve(
+    model_uri: Model,
+    port: Annotated[
+        int, typer.Option("-p", "--port", metavar="PORT", min=0, max=65535, help="The port; 0 is any that is free.")
+    ] = 5000,
+    host: Annotated[str, typer.Option("-h", "--host", metavar="HOST", help="The address to listen on.")] = "127.0.0.1",
+    timeout: Annotated[
+        float, typer.Option("-t", "--timeout", metavar="SECONDS", min=0.1, help="How long a request may take.")
+    ] = 60,
+    workers: Annotated[
+        int, typer.Option("-w", "--workers", metavar="N", min=1, max=256, help="Processes that predict.")
+    ] = 1,
+    env_manager: Manager = None,
+    trust: Trust = False,
+    max_batch_size: Annotated[
+        int,
+        typer.Option("--max-batch-size", metavar="N", min=1, help="Put up to N waiting requests in one prediction."),
+    ] = 1,
+    max_batch_time: Annotated[
+        float,
+        typer.Option("--max-batch-time", metavar="MS", min=0, help="How long a request waits for others to join it."),
+    ] = 0,
+    max_memory: Memory = None,
+    max_body: Annotated[
+        str, typer.Option("--max-body", metavar="SIZE", help="The largest body that is taken.")
+    ] = "16M",
+    token_file: Annotated[
+        Optional[str],
+        typer.Option("--token-file", metavar="FILE", help="Ask for the token in this file; made if it is not there."),
+    ] = None,
+    allowed_hosts: Annotated[
+        Optional[List[str]],
+        typer.Option("--allowed-hosts", metavar="NAMES", help="Names this server is reached by (a,b or repeated)."),
+    ] = None,
+    no_conda: Annotated[bool, _no("--no-conda")] = False,
+    enable_mlserver: Annotated[bool, _no("--enable-mlserver")] = False,
+    install_mlflow: Annotated[bool, _no("--install-mlflow")] = False,
+) -> None:
+    """Serve a model over HTTP: MLflow's /invocations, the Open Inference Protocol, and a page to try it in a browser.
+
+    The model runs in processes of its own, in the environment that it asks for. An alias is watched: when it names another
+    version, that one takes over without a request lost. Ctrl-C or SIGTERM ends the server when all is answered.
+    """
+    if enable_mlserver:
+        raise InvalidInput(
+            "--enable-mlserver: there is no MLServer here", hint="its protocol, v2, is served anyway: /v2"
+        )
+    if install_mlflow:
+        render.note("--install-mlflow does nothing: models are served without MLflow")
+    from mlcli.serving.launch import byte_count, find
+
+    body, memory = byte_count(max_body), byte_count(max_memory) if max_memory else None
+    if max_batch_time and max_batch_size < 2:
+        raise InvalidInput("--max-batch-time is of no use without --max-batch-size")
+    served = find(model_uri)
+    manager = "local" if no_conda else env_manager
+    settings = {
+        "trust": trust,
+        "memory": memory,
+        "batch_size": max_batch_size,
+        "batch_seconds": max_batch_time / 1000,
+    }
+    launch = _launch(served, manager, workers=workers, **settings)
+    # The workers import for most of a second; meanwhile we do.
+    started = [launch.start() for _ in range(workers)]
+    from mlcli.server.run import bind
+    from mlcli.server.security import Auth, Doors, is_loopback, token_from
+    from mlcli.serving.app import Gateway
+    from mlcli.serving.run import Follow
+    from mlcli.serving.run import serve as run
+
+    token, new = None, False
+    if token_file is None and not is_loopback(host):
+        from mlcli import config
+
+        token_file = os.path.join(config.state_root(), TOKEN_FILE)
+    try:
+        if token_file is not None:
+            token, new = token_from(token_file)
+        sock = bind(host, port)
+    except BaseException:
+        for worker in started:
+            worker.process.kill()
+            worker.process.wait()
+        raise
+    port = sock.getsockname()[1]
+    allowed = [name for given in allowed_hosts or () for name in given.split(",") if name.strip()]
+    auth, doors = Auth(token), Doors(port, allowed)
+    from mlcli.cli.server import shown
+
+    url = f"http://{shown(host)}:{port}"
+
+    def ready() -> None:
+        named = f"{served.name}, version {served.version}," if served.follows or served.version != "1" else served.name
+        needs = " with the token (Authorization: Bearer)" if token else ""
+        print(f"{named} is ready: POST {url}/invocations{needs}; try it at {url}/docs", flush=True)
+        if new:
+            print(f"the token, shown this once and kept in {token_file}: {token}", flush=True)
+        render.note("Ctrl-C ends the server")
+
+    def current() -> str:
+        from mlcli.serving.launch import version_of
+
+        return version_of(served.uri)
+
+    follow = Follow(current, lambda: _launch(find(model_uri), manager, workers=workers, **settings))
+    run(
+        launch,
+        sock,
+        lambda pool: Gateway(pool, doors=doors, auth=auth, max_body=body),
+        workers=workers,
+        timeout=timeout,
+        ready=ready,
+        follow=follow if served.follows else None,
+        started=started,
+    )
+
+
+def _launch(served: Served, manager: str | None, *, workers: int = 1, **settings: Any) -> Launch:
+    from mlcli.serving.launch import Launch
+
+    found = _environment(served, manager)
+    environ = dict(found.environ)
+    if workers > 1:  # the threads of one must not fight those of another
+        share = str(max(1, (os.cpu_count() or 1) // workers))
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+            environ.setdefault(name, share)
+    return Launch(served.folder, served.name, served.version, found.python, environ, **settings)
+
+
+def _environment(served: Served, manager: str | None) -> Environment:
+    from mlcli.serving.launch import environment
+
+    return environment(served.folder, manager, render.note)
+
+
+def predict(
+    model_uri: Model,
+    input_path: Annotated[
+        Optional[str], typer.Option("-i", "--input-path", metavar="FILE", help="The rows. [default: standard input]")
+    ] = None,
+    output_path: Annotated[
+        Optional[str],
+        typer.Option("-o", "--output-path", metavar="FILE", help="Where predictions go. [default: standard output]"),
+    ] = None,
+    content_type: Annotated[
+        Optional[str],
+        typer.Option(
+            "-t",
+            "--content-type",
+            metavar="TYPE",
+            help="csv, json, jsonl or parquet. [default: from the file's name, else json]",
+        ),
+    ] = None,
+    output_type: Annotated[
+        Optional[str],
+        typer.Option(
+            "--output-type", metavar="TYPE", help="json, csv or jsonl. [default: from the file's name, else json]"
+        ),
+    ] = None,
+    env_manager: Manager = None,
+    trust: Trust = False,
+    max_memory: Memory = None,
+    no_conda: Annotated[bool, _no("--no-conda")] = False,
+    install_mlflow: Annotated[bool, _no("--install-mlflow")] = False,
+) -> None:
+    """Predict for the rows of a file, in the environment that the model asks for.
+
+    CSV, JSON lines and Parquet go through in parts, so that a file of any size needs the same memory. The file of -o
+    appears when it is complete, or not at all.
+    """
+    del install_mlflow
+    kind = _type(content_type, input_path, _INPUTS, "--content-type")
+    form = _type(output_type, output_path, _OUTPUTS, "--output-type")
+    if input_path is not None and not os.path.isfile(input_path):
+        raise InvalidInput(f"there is no file {input_path}")
+    from mlcli.serving.launch import byte_count, find
+
+    served = find(model_uri)
+    launch = _launch(
+        served,
+        "local" if no_conda else env_manager,
+        trust=trust,
+        memory=byte_count(max_memory) if max_memory else None,
+        file={"source": None if input_path is None else os.path.abspath(input_path), "kind": kind, "form": form},
+    )
+    from mlcli.serving.batch import predict_file
+
+    size = os.path.getsize(input_path) if input_path else 0
+    with render.progress("predicting") as tick:
+        rows = predict_file(launch, output_path, (lambda done: tick(done, size)) if tick and size else None)
+    if output_path is not None:
+        render.success(f"{render.count(rows, 'row')} predicted: {output_path}")
+
+
+def _type(given: str | None, path: str | None, known: tuple[str, ...], option: str) -> str:
+    if given is not None:
+        name = {"text/csv": "csv", "application/json": "json"}.get(given.lower(), given.lower())
+        if name not in known:
+            raise InvalidInput(f"{option} {given!r} is not known", hint=f"one of {', '.join(known)}")
+        return name
+    ending = os.path.splitext(path or "")[1].lower()
+    found = _ENDINGS.get(ending, "json")
+    if found not in known:
+        raise InvalidInput(f"{path} cannot be written as {found}", hint=f"{option} names one of {', '.join(known)}")
+    return found
+
+
+def prepare_env(model_uri: Model, env_manager: Manager = None, as_json: options.Json = False) -> None:
+    """Build the environment that a model asks for, so that `serve` and `predict` find it ready."""
+    from mlcli.serving.launch import find
+
+    if env_manager == "local":
+        raise ModelError("there is nothing to prepare for --env-manager local")
+    found = _environment(find(model_uri), env_manager)
+    render.emit_json({"python": found.python, "env_manager": found.manager}) if as_json else render.emit(found.python)
+
+
+def register(app: typer.Typer) -> None:
+    """Make these commands of `mlcli models`."""
+    # -h is the host here, as in MLflow.
+    app.command(context_settings={"help_option_names": ["--help"]})(serve)
+    app.command()(predict)
+    app.command("prepare-env")(prepare_env)

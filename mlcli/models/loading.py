@@ -1,0 +1,73 @@
+"""From the URI of a model to its files, and to the answer whether they may run code: nothing here loads a model."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, Dict, NamedTuple, Optional, Sequence
+
+from mlcli.artifacts import LocalArtifacts, download, locate
+from mlcli.errors import ModelError, NotFound
+from mlcli.models import mlmodel, trust
+
+
+class Found(NamedTuple):
+    """A model's files. ``grant`` says why they may run code; None: they may not."""
+
+    uri: str
+    folder: str
+    content: Dict[str, Any]
+    grant: Optional[str] = None
+
+    @property
+    def trusted(self) -> bool:
+        return self.grant is not None
+
+    def flavor(self, name: str) -> Dict[str, Any]:
+        return mlmodel.flavor(self.content, name, self.folder)
+
+    def path(self, name: Any, *, folder: bool = False) -> str:
+        """A file (or folder) of the model, which must be there and inside of it."""
+        path = LocalArtifacts(self.folder).path(str(name or ""))
+        if not (os.path.isdir(path) if folder else os.path.isfile(path)):
+            raise ModelError(f"{self.uri} is incomplete: its file {name!r} is missing")
+        return path
+
+    def ask(self, what: str, names: Sequence[str] = ()) -> None:
+        """Raise unless the model may run code; ``what`` says what it would run, ``names`` which names it lacks."""
+        if self.grant is None:
+            raise trust.refusal(self.uri, self.content, what, names)
+
+
+def find(model_uri: str, *, trust_it: bool = False, dst_path: Optional[str] = None) -> Found:
+    """Find the files of a model, fetched if they are on a server, and check them against the digests in its MLmodel."""
+    model_uri = os.fspath(model_uri)
+    if dst_path is not None:
+        folder = download(model_uri, dst_path)
+    else:
+        artifacts, path = locate(model_uri)
+        folder = artifacts.path(path)
+    if not os.path.isdir(folder):
+        raise NotFound(f"there is no model at {model_uri}", hint=f"{folder} is not a folder")
+    content = mlmodel.read(folder)
+    grant = "trust=True" if trust_it else trust.grant(folder)
+    if grant is None:  # what was trusted as it is may also have been changed on purpose
+        mlmodel.check_digests(folder, content)
+    return Found(model_uri, folder, content, grant)
+
+
+def bring_code(found: Found, code: Any) -> None:
+    """Make the code that travels with a model importable, if the model may run code.
+
+    It is imported from a copy: importing it in place would leave bytecode in the model.
+    """
+    if not code:
+        return
+    found.ask(f"it brings code of its own, {code}")
+    import atexit
+    import shutil
+    import tempfile
+
+    copy = tempfile.mkdtemp(prefix="mlcli-code-")
+    atexit.register(shutil.rmtree, copy, ignore_errors=True)
+    sys.path.insert(0, LocalArtifacts(found.folder).get(str(code), os.path.join(copy, "code")))

@@ -1,0 +1,172 @@
+"""From the URI of a model to the process that will load it: its files, its environment, its command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from mlcli.artifacts import locate, parse_runs_uri
+from mlcli.errors import InvalidInput, ModelError, NotFound
+from mlcli.models import flavors, mlmodel
+from mlcli.models.worker import JOB, REQUEST
+
+
+class Started(NamedTuple):
+    """A worker under way and our end of its socket."""
+
+    process: subprocess.Popen[bytes]
+    sock: socket.socket
+
+
+class Served(NamedTuple):
+    """A model as it is served. ``follows`` is true where its URI may name another version later."""
+
+    uri: str
+    folder: str
+    name: str
+    version: str
+    follows: bool = False
+
+
+class Launch(NamedTuple):
+    """What a worker is started with."""
+
+    model: str  # a folder, or an address that the worker finds for itself
+    name: str
+    version: str
+    python: str
+    environ: Mapping[str, str]
+    trust: bool = False
+    memory: int | None = None  # bytes of address space
+    batch_size: int = 1
+    batch_seconds: float = 0.0
+    file: Mapping[str, Any] | None = None  # a job of `predict` in place of requests
+
+    def job(self) -> bytes:
+        told = self._asdict()
+        for name in ("python", "environ"):
+            del told[name]
+        return json.dumps({**told, "parent": os.getpid()}).encode()
+
+    def start(self, *inherited: int, stdin: int | None = subprocess.DEVNULL) -> Started:
+        """Start the process. Only ever in the main thread: the kernel ends it with the thread that started it."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                process = self._process(theirs, inherited, stdin)
+            except BaseException:
+                ours.close()
+                raise
+        job = self.job()
+        ours.sendall(REQUEST.pack(len(job), 0, JOB) + job)
+        return Started(process, ours)
+
+    def _process(self, theirs: socket.socket, inherited: tuple[int, ...], stdin: int | None) -> subprocess.Popen[bytes]:
+        try:
+            return subprocess.Popen(
+                [self.python, "-m", "mlcli.models.worker", str(theirs.fileno())],
+                env=dict(self.environ),
+                pass_fds=(theirs.fileno(), *inherited),
+                stdin=stdin,
+                stdout=sys.stderr.fileno(),  # what a model prints is no data of ours
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise ModelError(f"cannot start {self.python}: {error.strerror}") from error
+
+
+def find(uri: str) -> Served:
+    """Find the files of a model; of an alias, those of the version that it names now."""
+    if uri.startswith("models:"):
+        return _registered(uri)
+    folder = _folder(uri)
+    if uri.startswith("runs:"):
+        run, path = parse_runs_uri(uri)
+        return Served(uri, folder, path.rpartition("/")[2] or "model", run)
+    name = os.path.basename(folder.rstrip(os.sep)) or "model"
+    return Served(uri, folder, name, "1")
+
+
+def _registered(uri: str) -> Served:
+    from mlcli.store import sources
+
+    source = sources.read(uri)
+    if source.kind != "version":
+        return Served(uri, _folder(uri), source.name or "model", "1")
+    version = version_of(uri)
+    follows = not source.reference.isdigit()
+    return Served(uri, _folder(f"models:/{source.name}/{version}"), source.name, version, follows)
+
+
+def version_of(uri: str) -> str:
+    """The number of the version that ``models:/NAME@ALIAS`` (or /latest, /Production, /3) names now."""
+    from mlcli.store import open_store, sources
+
+    source = sources.read(uri)
+    with open_store(create=False) as store:
+        if source.reference.isascii() and source.reference.isdigit():
+            return store.get_model_version(source.name, source.reference).version
+        if source.reference.startswith("@"):
+            return store.get_model_version_by_alias(source.name, source.reference[1:]).version
+        stage = None if source.reference.lower() == "latest" else [source.reference]
+        found = store.get_latest_versions(source.name, stage)
+    if not found:
+        raise NotFound(f"registered model {source.name!r} has no version {source.reference!r}")
+    return max((each.version for each in found), key=int)
+
+
+def _folder(uri: str) -> str:
+    artifacts, path = locate(uri)
+    folder = artifacts.path(path)
+    if not os.path.isdir(folder):
+        raise NotFound(f"there is no model at {uri}", hint=f"{folder} is not a folder")
+    return folder
+
+
+class Environment(NamedTuple):
+    """The Python that a model runs in."""
+
+    python: str
+    environ: Mapping[str, str]
+    manager: str
+
+
+def environment(folder: str, manager: str | None, progress: Callable[[str], None]) -> Environment:
+    """The environment that a model asks for, built if it is not there; with ``local`` the current one."""
+    from mlcli import envs
+    from mlcli.projects.envfile import read_env
+
+    content = mlmodel.read(folder)
+    spec = read_env(folder)
+    if spec.kind == "none" and manager != "local":
+        raise ModelError(
+            f"{folder} does not say what it needs: it has neither python_env.yaml nor conda.yaml",
+            hint="--env-manager local uses the current environment",
+        )
+    if _needs_no_mlflow(content):
+        # 90 packages and 800 MB: mlcli loads these models without it.
+        spec = spec._replace(dependencies=tuple(item for item in spec.dependencies if item.name != "mlflow"))
+    found = envs.ensure(spec, manager, project=folder, progress=progress)
+    for note in found.notes:
+        progress(note)
+    return Environment(found.python, envs.variables(found, os.environ), found.manager)
+
+
+def _needs_no_mlflow(content: Mapping[str, Any]) -> bool:
+    how = (content.get("flavors") or {}).get(flavors.PYTHON_FUNCTION) or {}
+    return how.get("loader_module") == "mlflow.sklearn"
+
+
+def byte_count(text: str) -> int:
+    """The bytes that a size such as 512M or 4G means."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)I?B?\s*", text.upper())
+    found = int(float(match[1]) * 1024 ** " KMGT".index(match[2] or " ")) if match else 0
+    if found <= 0:
+        raise InvalidInput(f"{text!r} is no size", hint="write bytes with a unit: 512M, 4G")
+    return found
