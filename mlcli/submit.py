@@ -112,7 +112,7 @@ def run(
         "--new-run-id": None if run_id else new_run_id,
         "--parent-run-id": parent_run_id or _active_run_id(),
     }
-    argv = [*_command(), "run"]
+    argv = [*command(), "run"]
     for name, value in options.items():
         if value is not None:
             argv.append(f"{name}={value}")
@@ -128,18 +128,18 @@ def run(
 
 
 def _start(argv: List[str], run_id: str) -> SubmittedRun:
-    uri = _tracking_uri()
+    uri = tracking_uri()
     for stream in (sys.stdout, sys.stderr):  # what was printed before it comes before what it prints
         if stream is not None:
             stream.flush()
     try:
-        process = subprocess.Popen(argv, env={**os.environ, **_login(uri), "MLCLI_TRACKING_URI": uri})
+        process = subprocess.Popen(argv, env={**os.environ, **login(uri), "MLCLI_TRACKING_URI": uri})
     except OSError as error:
         raise RunFailed(f"cannot start {argv[0]}: {error.strerror}", run_id=run_id, code=127) from error
     return SubmittedRun(run_id, process, uri)
 
 
-def _login(uri: str) -> Dict[str, str]:
+def login(uri: str) -> Dict[str, str]:
     """The login that stood in the address of a server: ``uri`` is without it."""
     if not uri.startswith(("http://", "https://")):
         return {}
@@ -165,21 +165,21 @@ def _await(submitted: SubmittedRun, uri: str) -> None:
         )
 
 
-def _command() -> List[str]:
+def command() -> List[str]:
     """How the command line of mlcli is started from here."""
     given = os.environ.get("MLCLI_COMMAND")
     if not given:
         return [sys.executable, "-m", "mlcli"]
     try:
-        command = json.loads(given)
+        words = json.loads(given)
     except ValueError:
-        command = None
-    if not isinstance(command, list) or not command or not all(isinstance(word, str) for word in command):
+        words = None
+    if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
         raise InvalidInput(f"MLCLI_COMMAND must be a JSON list of words, not {given!r}")
-    return command
+    return words
 
 
-def _tracking_uri() -> str:
+def tracking_uri() -> str:
     """The store that this process logs to, for the process that is started."""
     from mlcli.store import store_root
 

@@ -45,9 +45,8 @@ def of_sklearn(a, weights):
     }
     if binary:
         score = a.probability[:, 1]
-        precision, recall, _ = sk.precision_recall_curve(a.truth, score, sample_weight=weights)
         found["roc_auc"] = sk.roc_auc_score(a.truth, score, sample_weight=weights)
-        found["precision_recall_auc"] = sk.auc(recall, precision)
+        found["precision_recall_auc"] = sk.average_precision_score(a.truth, score, sample_weight=weights)
         found["brier_score"] = sk.brier_score_loss(a.truth, score, sample_weight=weights)
     else:
         found["roc_auc"] = sk.roc_auc_score(

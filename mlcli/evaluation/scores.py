@@ -56,6 +56,7 @@ METRICS: Dict[str, Metric] = {
     "mean_on_target": Metric(True, "numbers", counts=True),
     "example_count": Metric(True, "any", counts=True),
 }
+INFINITE = float("inf")
 PRIMARY = {CLASSIFIER: "accuracy_score", REGRESSOR: "r2_score"}
 
 
@@ -96,14 +97,28 @@ def of_classes(
     """Answers of a classifier; ``columns`` are the labels that the columns of ``probability`` stand for."""
     import numpy as np
 
-    truth, predicted = np.asarray(truth), np.asarray(predicted)
-    known = [np.unique(truth), np.unique(predicted)] + ([] if columns is None else [np.asarray(list(columns))])
-    classes = tuple(np.unique(np.concatenate(known)).tolist())
+    labels = [labels_of(truth), labels_of(predicted)] + ([] if columns is None else [labels_of(columns)])
+    if len({part.dtype.kind in "US" for part in labels}) > 1:  # a file has only texts
+        labels = [part.astype(str) for part in labels]
+    truth, predicted = labels[:2]
+    classes = tuple(np.unique(np.concatenate([np.unique(part) for part in labels])).tolist())
+    if columns is not None:
+        columns = labels[2].tolist()
     if probability is not None and columns is not None and tuple(columns) != classes:
         wide = np.zeros((len(truth), len(classes)))
         wide[:, np.searchsorted(classes, list(columns))] = probability
         probability = wide
     return Answers(truth, predicted, classes, None if probability is None else np.asarray(probability, float), margin)
+
+
+def labels_of(values: Any) -> Any:
+    """Labels as an array of texts or of numbers."""
+    import numpy as np
+
+    found = np.asarray(values if hasattr(values, "__array__") else list(values))
+    if found.dtype.kind != "O":
+        return found.ravel()
+    return np.asarray([item.item() if hasattr(item, "item") else item for item in found.ravel().tolist()])
 
 
 def of_numbers(truth: Any, predicted: Any) -> Answers:
@@ -160,6 +175,15 @@ def _applies(metric: Metric, answers: Answers) -> bool:
     if metric.needs == "ranks":
         return answers.probability is not None or answers.rank is not None
     return True
+
+
+def within(name: str, bounds: Interval) -> Interval:
+    """The interval without what the score cannot be: a share beyond 1, a loss below 0."""
+    if name not in METRICS:
+        return bounds
+    low = -INFINITE if name == "r2_score" else 0.0
+    high = 1.0 if METRICS[name].greater_is_better or name == "expected_calibration_error" else INFINITE
+    return bounds._replace(low=max(bounds.low, low), high=min(bounds.high, high))
 
 
 def resolve(name: str) -> Optional[Callable[[Any, Any], float]]:
@@ -350,12 +374,12 @@ def _area(hits: Any, misses: Any) -> Any:
 
 
 def _precision_recall_area(hits: Any, misses: Any) -> Any:
+    """The average precision; trapezoids between the points would flatter the model."""
     import numpy as np
 
     true, false = hits.cumsum(axis=1), misses.cumsum(axis=1)
     precision = np.divide(true, true + false, out=np.ones_like(true), where=true + false > 0)
-    before = np.concatenate([np.ones((len(true), 1)), precision[:, :-1]], axis=1)
-    return (hits * (precision + before) / 2).sum(axis=1) / true[:, -1]
+    return (hits * precision).sum(axis=1) / true[:, -1]
 
 
 # -- intervals and comparisons

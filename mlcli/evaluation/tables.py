@@ -134,8 +134,6 @@ def _column(values: Any, rows: int, what: str) -> Any:
 
 
 def _check_truth(truth: Any, name: str) -> None:
-    import numpy as np
-
     if truth is None:
         return
     missing = sum([value is None or value != value for value in truth.tolist()])  # noqa: PLR0124 - NaN is not itself
@@ -145,7 +143,6 @@ def _check_truth(truth: Any, name: str) -> None:
         )
     if len(truth) == 0:
         raise InvalidInput("the data have no rows")
-    del np
 
 
 def _name(source: Optional[str]) -> Optional[str]:
@@ -165,7 +162,7 @@ def _near(word: str, known: Any) -> str:
 
 
 def read(path: str) -> Any:
-    """The file as a DataFrame; without pandas, a csv as columns of numbers or texts."""
+    """The file as a DataFrame."""
     if not os.path.exists(path):
         raise NotFound(f"there is no file {path}")
     ending = os.path.splitext(path)[1].lower()
@@ -174,9 +171,7 @@ def read(path: str) -> Any:
     try:
         import pandas as pd
     except ImportError:
-        if ending in (".parquet", ".pq"):
-            raise MlcliError("Parquet needs pandas and pyarrow", hint="pip install pandas pyarrow") from None
-        return _plain(path, "\t" if ending == ".tsv" else ",")
+        raise MlcliError(f"reading {path} needs pandas", hint="pip install pandas") from None
     try:
         if ending in (".parquet", ".pq"):
             return pd.read_parquet(path)
@@ -185,15 +180,6 @@ def read(path: str) -> Any:
         raise MlcliError("Parquet needs pyarrow", hint="pip install pyarrow, or give a csv") from None
     except (ValueError, OSError) as error:  # pandas' errors of parsing are ValueErrors, pyarrow's both
         raise InvalidInput(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
-
-
-class Columns(Dict[str, Any]):
-    """Columns by name, where there is no pandas."""
-
-
-def _plain(path: str, separator: str) -> Any:
-    """A csv as a small frame: columns of numbers where every cell is one, else of texts."""
-    raise MlcliError(f"reading {os.path.basename(path)} needs pandas", hint="pip install pandas") from None
 
 
 def _frame(columns: Dict[str, Any]) -> Any:
