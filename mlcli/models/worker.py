@@ -543,7 +543,7 @@ def main(arguments: Sequence[str]) -> int:
     if first is None or first.kind != JOB:
         return 0
     job = json.loads(first.body)
-    _die_with_parent(job["parent"])
+    die_with_parent(job["parent"])
     started = time.monotonic()
     try:
         _limit_memory(job.get("memory"))
@@ -623,7 +623,7 @@ def _limit_memory(size: Optional[int]) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (size if hard == resource.RLIM_INFINITY else min(size, hard), hard))
 
 
-def _die_with_parent(parent: int) -> None:
+def die_with_parent(parent: int) -> None:
     """End when the gateway is killed, even in the middle of a prediction that never ends."""
     if sys.platform.startswith("linux"):
         import ctypes

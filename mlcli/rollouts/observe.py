@@ -102,7 +102,7 @@ def observe(rollouts: Rollouts, record: RolloutRecord, rollout: Rollout, moment:
             continue
         found = rollouts.sums(
             key, batch, moment.ns, metric.key,
-            window_ns=int(metric.window * 1e9), binary=metric.kind == "proportion",
+            window_ns=int(_window(rollout, metric) * 1e9), binary=metric.kind == "proportion",
             moves=moves(weights) if rollout.strategy == "canary" else (),
             covariate=metric.covariate, started_ns=record.started_ns, loss=metric.loss,
         )  # fmt: skip
@@ -125,6 +125,13 @@ def observe(rollouts: Rollouts, record: RolloutRecord, rollout: Rollout, moment:
         pairs=rollouts.count_pairs(key, batch, spans),
         extra={"shadow_dropped": sum(one.dropped for one in counters if one.role == SHADOW)},
     )
+
+
+def _window(rollout: Rollout, metric: Metric) -> float:
+    """How long after its first exposure a unit's outcome counts; a bandit waits for rewards as long as it says."""
+    if rollout.strategy == "bandit" and metric.name == rollout.bandit.reward:
+        return rollout.bandit.window
+    return metric.window
 
 
 def _first_of_step(weights: Sequence[Weights], here: Weights) -> int:

@@ -19,6 +19,7 @@ from mlcli.errors import InvalidInput
 from mlcli.rollouts import bandits, effects, latency, verdict
 from mlcli.rollouts.effects import Cell
 from mlcli.rollouts.rolloutfile import Rollout
+from mlcli.rollouts.steps import next_stop
 from mlcli.rollouts.verdict import Observed, Phase, Traffic
 
 
@@ -214,6 +215,6 @@ def _play(rollout: Rollout, truth: Truth, random: Any, units: int, every: int) -
 
 
 def _advance(rollout: Rollout, world: _World) -> None:
-    world.step, weight, _ = verdict.next_stop(rollout, world.step)
+    world.step, weight, _ = next_stop(rollout, world.step)
     world.step_units = 0
     world.publish((1 - weight, weight))

@@ -233,11 +233,13 @@ class Rollouts:
         reason: str = "",
         evidence: object = None,
         holder: str = "",
+        at_step: Optional[int] = None,
         also: Optional[Callable[[], None]] = None,
     ) -> RolloutRecord:
         """Let one thing happen to a rollout, all of it in one transaction: state, weights, event, and what ``also`` does.
 
         ``expect``: the states it may happen in. ``holder``: the controller on whose lease it hangs.
+        ``at_step``: the step that it must stand at, so that of two who want to go on one does.
         """
         with self.database.transaction():
             now = time.time_ns()
@@ -247,6 +249,8 @@ class Rollouts:
                     f"rollout {name!r} is {found.state}: it cannot be {kind}",
                     hint=f"`mlcli rollouts status {name}` tells why",
                 )
+            if at_step is not None and found.step != at_step:
+                raise InvalidState(f"rollout {name!r} went on meanwhile", hint=f"mlcli rollouts status {name}")
             if holder and (found.controller != holder or found.controller_until_ns < now):
                 raise InvalidState(f"another controller decides on rollout {name!r} now")
             after = state or found.state
