@@ -28,6 +28,7 @@ REQUEST = struct.Struct("<IQB")
 ANSWER = struct.Struct("<IQHI")
 JOB, JSON, CSV, PARQUET, INFER = range(5)
 KINDS = {payloads.JSON: JSON, payloads.CSV: CSV, payloads.PARQUET: PARQUET}
+MODEL_RAISED = "the model cannot predict for this input"  # begins the message of what a model raised
 OUT_OF_MEMORY = 70  # the exit code of a worker that ran out of memory, and is not to be trusted with more
 _READERS: Dict[int, Callable[[bytes, Optional[Schema]], payloads.Asked]] = {
     JSON: payloads.read_json,
@@ -194,7 +195,7 @@ class Predictor:
             import traceback
 
             traceback.print_exception(type(error), error, error.__traceback__)
-        return f"the model cannot predict for this input: {text[:2000]}"
+        return f"{MODEL_RAISED}: {text[:2000]}"
 
     # -- several at once
 

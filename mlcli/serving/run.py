@@ -54,8 +54,11 @@ class Serving(Running):
     async def _start(self) -> None:
         try:
             await self._gateway.pool.start()
-            for pool in self._gateway.more:
-                await pool.start()
+            if self._gateway.policy is not None:
+                await self._gateway.policy.start()
+            else:
+                for pool in self._gateway.more:
+                    await pool.start()
         except MlcliError as error:
             self.failure = error
             self.should_exit = True
@@ -70,6 +73,8 @@ class Serving(Running):
         if self.failure is None and not self.force_exit:
             await asyncio.sleep(LAST_WORDS)
         await super().shutdown(sockets)
+        if self._gateway.policy is not None:
+            await self._gateway.policy.close()
         for task in self._tasks:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -619,6 +619,18 @@ class Rollouts:
             for (version, arm), row in sorted(found.items())
         ]
 
+    def unit_outcomes(self, key: int, batch: int, outcome: str) -> List[Tuple[int, int, float]]:
+        """(arm, version, whether it had the outcome: 1 or 0) of each unit, in the turn of their first exposures."""
+        return self.database.query(
+            "SELECT e.arm, e.version, MAX(CASE WHEN o.value > 0 THEN 1.0 ELSE 0.0 END) FROM rollout_exposures e"
+            " LEFT JOIN (SELECT COALESCE(NULLIF(o.unit, ''), p.unit) AS unit, o.value AS value FROM outcomes o"
+            " LEFT JOIN predictions p ON p.rollout = o.rollout AND p.request_id = o.request_id AND p.role = 'live'"
+            " WHERE o.rollout = :key AND o.key = :outcome AND o.batch <= :batch) o ON o.unit = e.unit"
+            " WHERE e.rollout = :key AND e.first = 1 AND e.batch <= :batch GROUP BY e.unit, e.arm, e.version, e.ns"
+            " ORDER BY e.ns, e.unit",
+            {"key": key, "batch": batch, "outcome": outcome},
+        )
+
     def shadow_losses(self, key: int, batch: int, outcome: str, loss: str) -> List[Sums]:
         """Per arm, losses of the requests that control and a shadow both answered and whose truth is known."""
         of = {
