@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from mlcli.rollouts.observe import Analysis
     from mlcli.rollouts.simulation import Simulated
-    from mlcli.store.rollouts import RolloutRecord
+    from mlcli.store.rollouts import Outcome, RolloutRecord
 
 EXIT_ERRORS = 2
 EXIT_ROLLBACK, EXIT_INVALID = 10, 11
@@ -584,12 +584,14 @@ def feedback(
     from mlcli.store.rollouts import outcome_of
 
     now = time.time_ns()
-    outcomes = []
-    for line, given in _outcomes(file):
+
+    def made(line: int, given: dict[str, Any]) -> Outcome:
         try:
-            outcomes.append(outcome_of(given, now, lambda: secrets.token_hex(12)))
+            return outcome_of(given, now, lambda: secrets.token_hex(12))
         except InvalidInput as error:
             raise InvalidInput(f"{file}:{line}: {error.message}", hint=error.hint) from None
+
+    outcomes = [made(line, given) for line, given in _outcomes(file)]
     with open_store() as store:
         rollouts = Rollouts(store)
         key = rollouts.get(name).key
@@ -676,7 +678,7 @@ def _moment(text: str) -> int:
     from datetime import datetime, timezone
 
     try:
-        return int(float(text) * 1e9) if len(text.split(".")[0]) < 15 else int(text)
+        return int(float(text) * 1e9) if len(text.partition(".")[0]) < 15 else int(text)
     except ValueError:
         pass
     try:

@@ -146,6 +146,7 @@ class RolloutPolicy:
         pools: Sequence[Pool],
         open_rollouts: Callable[[], Rollouts],
         *,
+        models: Sequence[str],
         durability: str = "async",
         keep_bodies: bool = True,
         controller: Sequence[str] = (),
@@ -167,11 +168,12 @@ class RolloutPolicy:
             [
                 (b"x-mlcli-rollout", rollout.name.encode()),
                 (b"x-mlcli-variant", arm.name.encode()),
-                (b"x-mlcli-model", f"{pool.name}/{pool.version}".encode("latin-1", "replace")),
+                (b"x-mlcli-model", model.encode("latin-1", "replace")),
             ]
-            for arm, pool in zip(rollout.arms, pools, strict=True)
+            for arm, model in zip(rollout.arms, models, strict=True)
         ]
         self._dead: set[int] = set()
+        self._started = asyncio.Event()
         self._closing = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._copies: set[asyncio.Task[None]] = set()
@@ -188,8 +190,8 @@ class RolloutPolicy:
         self._take(*self._reader.in_force(self._key))
         self.recorder.start()
         self._watcher.start()
-        for arm in range(1, len(self.pools)):
-            await self._start(arm)
+        await asyncio.gather(*[self._start(arm) for arm in range(1, len(self.pools))])
+        self._started.set()
         if self._controller:
             self._spawn(self._keep_controller())
         self._spawn(self._look_after_workers())
@@ -226,7 +228,9 @@ class RolloutPolicy:
     # -- requests
 
     async def respond(self, asked: Asked) -> tuple[int, bytes, Headers]:
-        """Answer a request through the arm that it belongs to."""
+        """Answer a request through the arm that it belongs to; before all of them are up it waits."""
+        if not self._started.is_set():
+            await self._started.wait()
         request_id = _request_id(asked.headers.get(b"x-request-id", b""))
         unit = self._unit(asked, request_id)
         decision = self.assigner.decide(unit, request_id)

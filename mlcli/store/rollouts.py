@@ -492,7 +492,7 @@ class Rollouts:
         rows = self.database.query(
             "SELECT CASE WHEN l.error <> '' THEN 0 ELSE s.arm END, MIN(l.ns) AS at, l.unit FROM predictions l"
             " JOIN predictions s ON s.rollout = l.rollout AND s.request_id = l.request_id AND s.role = 'shadow'"
-            " WHERE l.rollout = :key AND l.role = 'live' AND l.batch <= :batch AND s.batch <= :batch"
+            " WHERE l.rollout = :key AND l.role = 'live' AND +l.batch <= :batch AND +s.batch <= :batch"
             " AND (l.error = '') <> (s.error = '') AND l.unit <> ''"
             " GROUP BY l.unit, CASE WHEN l.error <> '' THEN 0 ELSE s.arm END ORDER BY at, l.unit",
             {"key": key, "batch": batch},
@@ -558,7 +558,7 @@ class Rollouts:
         )
         moved = f"CASE {moved} ELSE NULL END" if moved else "NULL"
         ready = (
-            "e.rollout = :key AND e.first = 1 AND e.batch <= :batch"
+            "e.rollout = :key AND e.first = 1 AND +e.batch <= :batch"
             + (" AND e.ns + :window <= :now" if window_ns else "")
             + (f" AND COALESCE({moved}, 9000000000000000000) >= {until}" if moves else "")
         )
@@ -566,16 +566,18 @@ class Rollouts:
         named = (
             "SELECT COALESCE(NULLIF(o.unit, ''), p.unit) AS unit, o.ns AS ns, {value} AS value FROM outcomes o"
             " {join} JOIN predictions p ON p.rollout = o.rollout AND p.request_id = o.request_id AND p.role = 'live'"
-            " AND p.batch <= :batch"
-            " WHERE o.rollout = :key AND o.key = {key} AND o.batch <= :batch{only}"
+            " AND +p.batch <= :batch"
+            " WHERE o.rollout = :key AND o.key = {key} AND +o.batch <= :batch{only}"
         )
         mine = named.format(
             value=value, join="" if loss else "LEFT", key=":outcome", only=" AND p.score IS NOT NULL" if loss else ""
         )
         in_time = f"o.ns >= e.ns - :early AND o.ns <= {until}"
+        # CROSS JOIN: from each outcome to its unit by key; SQLite would rather go the other way, which takes minutes.
         earned = (
-            f"SELECT e.unit AS unit, e.version AS version, e.arm AS arm, {y} AS y FROM rollout_exposures e"
-            f" JOIN ({mine}) o ON o.unit = e.unit AND {in_time} WHERE {ready} GROUP BY e.unit, e.version, e.arm"
+            f"SELECT e.unit AS unit, e.version AS version, e.arm AS arm, {y} AS y FROM ({mine}) o"
+            f" CROSS JOIN rollout_exposures e WHERE e.unit = o.unit AND {in_time} AND {ready}"
+            " GROUP BY e.unit, e.version, e.arm"
         )
         before = (
             "SELECT o.unit AS unit, SUM(o.value) AS x FROM ("
@@ -621,15 +623,22 @@ class Rollouts:
 
     def unit_outcomes(self, key: int, batch: int, outcome: str) -> List[Tuple[int, int, float]]:
         """(arm, version, whether it had the outcome: 1 or 0) of each unit, in the turn of their first exposures."""
-        return self.database.query(
-            "SELECT e.arm, e.version, MAX(CASE WHEN o.value > 0 THEN 1.0 ELSE 0.0 END) FROM rollout_exposures e"
-            " LEFT JOIN (SELECT COALESCE(NULLIF(o.unit, ''), p.unit) AS unit, o.value AS value FROM outcomes o"
-            " LEFT JOIN predictions p ON p.rollout = o.rollout AND p.request_id = o.request_id AND p.role = 'live'"
-            " WHERE o.rollout = :key AND o.key = :outcome AND o.batch <= :batch) o ON o.unit = e.unit"
-            " WHERE e.rollout = :key AND e.first = 1 AND e.batch <= :batch GROUP BY e.unit, e.arm, e.version, e.ns"
-            " ORDER BY e.ns, e.unit",
-            {"key": key, "batch": batch, "outcome": outcome},
+        params = {"key": key, "batch": batch, "outcome": outcome}
+        had = {
+            unit
+            for (unit,) in self.database.query(
+                "SELECT DISTINCT COALESCE(NULLIF(o.unit, ''), p.unit) FROM outcomes o LEFT JOIN predictions p"
+                " ON p.rollout = o.rollout AND p.request_id = o.request_id AND p.role = 'live'"
+                " WHERE o.rollout = :key AND o.key = :outcome AND +o.batch <= :batch AND o.value > 0",
+                params,
+            )
+        }
+        rows = self.database.query(
+            "SELECT arm, version, unit FROM rollout_exposures WHERE rollout = :key AND first = 1 AND batch <= :batch"
+            " ORDER BY ns, unit",
+            params,
         )
+        return [(arm, version, float(unit in had)) for arm, version, unit in rows]
 
     def shadow_losses(self, key: int, batch: int, outcome: str, loss: str) -> List[Sums]:
         """Per arm, losses of the requests that control and a shadow both answered and whose truth is known."""
@@ -644,8 +653,8 @@ class Rollouts:
             f" SUM({ours} * {theirs}) FROM outcomes o"
             " JOIN predictions l ON l.rollout = o.rollout AND l.request_id = o.request_id AND l.role = 'live'"
             " JOIN predictions s ON s.rollout = o.rollout AND s.request_id = o.request_id AND s.role = 'shadow'"
-            " WHERE o.rollout = :key AND o.key = :outcome AND o.batch <= :batch AND l.batch <= :batch"
-            " AND s.batch <= :batch AND l.score IS NOT NULL AND s.score IS NOT NULL",
+            " WHERE o.rollout = :key AND o.key = :outcome AND +o.batch <= :batch AND +l.batch <= :batch"
+            " AND +s.batch <= :batch AND l.score IS NOT NULL AND s.score IS NOT NULL",
             {"key": key, "batch": batch, "outcome": outcome},
         )
         n, y, yy, x, xx, xy = row or (0, 0, 0, 0, 0, 0)
@@ -656,7 +665,7 @@ class Rollouts:
         return self.database.query(
             "SELECT l.prediction, l.score, l.latency_us, s.prediction, s.score, s.latency_us, s.error FROM predictions l"
             " JOIN predictions s ON s.rollout = l.rollout AND s.request_id = l.request_id AND s.role = 'shadow'"
-            " WHERE l.rollout = :key AND l.role = 'live' AND l.batch <= :batch AND s.batch <= :batch",
+            " WHERE l.rollout = :key AND l.role = 'live' AND +l.batch <= :batch AND +s.batch <= :batch",
             {"key": key, "batch": batch},
         )
 
