@@ -1,8 +1,12 @@
-"""`mlcli models serve`, `predict`, `prepare-env`: put a model to use, in an environment of its own."""
+"""`mlcli models serve`, `predict`, `loadtest` and what prepares them: put a model to use, in an environment of its own."""
 
 from __future__ import annotations
 
+import math
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, List, Optional
 
 import typer
@@ -12,6 +16,7 @@ from mlcli.errors import InvalidInput, ModelError
 
 if TYPE_CHECKING:
     from mlcli.serving.launch import Environment, Launch, Served
+    from mlcli.serving.loadtest import Report
     from mlcli.serving.pool import Pool
 
 TOKEN_FILE = "serve-token"  # noqa: S105 - the name of a file
@@ -327,9 +332,157 @@ def prepare_env(model_uri: Model, env_manager: Manager = None, as_json: options.
     render.emit_json({"python": found.python, "env_manager": found.manager}) if as_json else render.emit(found.python)
 
 
+def loadtest(
+    url: Annotated[
+        Optional[str],
+        typer.Argument(metavar="[URL]", help="A server, such as http://127.0.0.1:5000.", show_default=False),
+    ] = None,
+    data: Annotated[
+        str,
+        typer.Option("--data", metavar="FILE", help="What to ask: .csv or .jsonl (a request a row), or a .json body."),
+    ] = "",
+    model_uri: Annotated[
+        Optional[str], typer.Option("-m", "--model-uri", metavar="URI", help="Serve this model here, test it, end it.")
+    ] = None,
+    rate: Annotated[float, typer.Option("--rate", metavar="N", min=0.01, help="Requests a second.")] = 100,
+    duration: Annotated[str, typer.Option("--duration", metavar="TIME", help="How long: 30s, 2m.")] = "10s",
+    timeout: Annotated[
+        float, typer.Option("-t", "--timeout", metavar="SECONDS", min=0.1, help="Longest wait for an answer.")
+    ] = 60,
+    max_p99: Annotated[
+        Optional[str], typer.Option("--max-p99", metavar="TIME", help="Fail if 99 % are not answered in this: 50ms.")
+    ] = None,
+    max_error_rate: Annotated[
+        Optional[float],
+        typer.Option("--max-error-rate", metavar="SHARE", min=0, max=1, help="Fail if more go wrong: 0.001."),
+    ] = None,
+    token_file: Annotated[
+        Optional[str], typer.Option("--token-file", metavar="FILE", help="The server's token.")
+    ] = None,
+    env_manager: Manager = None,
+    workers: Annotated[
+        int, typer.Option("-w", "--workers", metavar="N", min=1, help="Processes that predict, with -m.")
+    ] = 1,
+    trust: Trust = False,
+    as_json: options.Json = False,
+) -> None:
+    """Ask a server at a steady rate and show how long its answers take, counted from when each request was due.
+
+    A server that stalls is asked on, so that the stall shows: every request that was due meanwhile has waited. The exit code
+    is 1 when a limit is exceeded. Load goes to the given address and nowhere else.
+    """
+    from mlcli.serving import loadtest as test
+
+    if (url is None) == (model_uri is None):
+        raise InvalidInput("name a server or a model", hint="give URL, or -m URI")
+    if not data:
+        raise InvalidInput("--data is missing", hint="name a file with rows to ask for: --data rows.csv")
+    found, kind = test.bodies(data)
+    seconds, limit = _seconds(duration), None if max_p99 is None else _seconds(max_p99)
+    token = None
+    if token_file is not None:
+        from mlcli.server.security import token_from
+
+        token, _ = token_from(token_file)
+    with _own_server(model_uri, env_manager, workers, trust=trust) as own:
+        target = test.Target.of(own or url or "")
+        requests = [target.request(body, kind, token) for body in found]
+        with render.progress("asking", "request") as tick:
+            report = test.run(target, requests, rate=rate, seconds=seconds, timeout=timeout, tick=tick)
+    told = report.to_dictionary()
+    render.emit_json(told) if as_json else _show_report(report)
+    exceeded = []
+    if limit is not None and not report.percentile(0.99) <= limit:
+        exceeded.append(f"p99 is {_time(report.percentile(0.99))}, and at most {_time(limit)} is allowed")
+    if max_error_rate is not None and report.error_rate > max_error_rate:
+        exceeded.append(
+            f"{report.error_rate:.4g} of the requests went wrong, and at most {max_error_rate:g} is allowed"
+        )
+    for line in exceeded:
+        render.error(line)
+    if exceeded:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _own_server(model_uri: str | None, manager: str | None, workers: int, *, trust: bool) -> Iterator[str | None]:
+    """A server of our own for the time of a test, if a model is named."""
+    if model_uri is None:
+        yield None
+        return
+    import subprocess
+    import sys
+
+    words = ["models", "serve", "-m", model_uri, "-p", "0", "-w", str(workers), *(["--trust"] if trust else [])]
+    words += ["--env-manager", manager] if manager else []
+    server = subprocess.Popen([sys.executable, "-m", "mlcli", "-q", *words], stdout=subprocess.PIPE, text=True)
+    try:
+        line = server.stdout.readline() if server.stdout else ""
+        if "POST " not in line:
+            raise ModelError("the model cannot be served", hint="what its server said stands above")
+        yield line.split("POST ")[1].split("/invocations")[0]
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _seconds(text: str) -> float:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|)\s*", text.lower())
+    found = float(match[1]) * {"ms": 0.001, "s": 1, "": 1, "m": 60, "h": 3600}[match[2]] if match else 0
+    if found <= 0:
+        raise InvalidInput(f"{text!r} is no length of time", hint="write 50ms, 30s or 2m")
+    return found
+
+
+def _time(seconds: float) -> str:
+    if seconds != seconds:  # noqa: PLR0124 - NaN: nothing was answered
+        return "not known"
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.{1 if seconds >= 0.01 else 2}f} ms"
+
+
+def _show_report(report: Report) -> None:
+    from mlcli.serving.loadtest import PERCENTILES, histogram, percentile
+
+    pairs: list[tuple[str, object]] = [
+        ("requests", report.requests),
+        ("rate", f"{report.rate:g} a second for {report.seconds:g} s"),
+        ("errors", report.errors),
+        ("statuses", ", ".join([f"{status}: {count}" for status, count in sorted(report.statuses.items())])),
+    ]
+    if report.late > 0.1:
+        pairs.append(("sender", f"was up to {_time(report.late)} behind: this machine is too slow for the rate"))
+    render.fields(pairs)
+    rows = [
+        {
+            "share": "slowest" if name == "100" else f"p{name}",
+            "latency": _time(report.percentile(share)),
+            "service": _time(percentile(report.service, share)),
+        }
+        for name, share in PERCENTILES.items()
+    ]
+    columns = (
+        render.Column("share", "", style="bold"),
+        render.Column("latency", "SINCE DUE", right=True),
+        render.Column("service", "SINCE SENT", right=True),
+    )
+    render.emit("")
+    render.records(rows, columns)
+    found = histogram(report.latencies)
+    if not found or not render.on_terminal():
+        return
+    render.emit("")
+    most = max([count for _, count in found])
+    room = max(10, render.terminal_width() - 30)
+    sign = "█" if render.unicode_ok() else "#"
+    for bound, count in found:
+        bar = sign * math.ceil(count / most * room)
+        render.emit(f"  <= {_time(bound):>9}  {count:>7}  {bar}")
+
+
 def register(app: typer.Typer) -> None:
     """Make these commands of `mlcli models`."""
     # -h is the host here, as in MLflow.
     app.command(context_settings={"help_option_names": ["--help"]})(serve)
     app.command()(predict)
     app.command("prepare-env")(prepare_env)
+    app.command()(loadtest)

@@ -131,7 +131,7 @@ def document(pool: Pool, *, protected: bool) -> dict[str, Any]:
 
 def _told(about: Mapping[str, Any], pool: Pool) -> str:
     flavors = [name for name in about.get("flavors", []) if name != "python_function"]
-    return f"{pool.name}, version {pool.version or '-'}: {' and '.join(flavors) or 'a model'}, Python {about.get('python')}"
+    return f"Version {pool.version}: {' and '.join(flavors) or 'a model'}, Python {about.get('python')}"
 
 
 def _row(spec: Sequence[Mapping[str, Any]] | None) -> tuple[dict[str, Any], bool]:

@@ -3,13 +3,14 @@
 A request waits in the pool until a worker has room. A worker answers in order, so what it works on is the oldest of its
 requests; a few more lie ready for it, so that it never waits for us.
 
-    a worker ...             the request it worked on     the others it had        the worker
-    ends, or is killed       500                          go to another worker     is started again
-    is over the timeout      504                          go to another worker     is killed and started again
-    runs out of memory       507                          go to another worker     is started again
-    cannot be started        -                            wait, then 503           is tried again, later and later
+    a worker ...             the request it worked on            the others it had        the worker
+    ends, or is killed       goes to another; if that one        go to another worker     is started again
+                             ends too, 500
+    is over the timeout      504                                 go to another worker     is killed and started again
+    runs out of memory       507                                 go to another worker     is started again
+    cannot be started        -                                   wait, then 503           is tried again, later and later
 
-With micro-batching it is not known which of the requests of a batch was at fault: each goes to a worker once more, alone.
+With micro-batching it is not known which of the requests of a batch was at fault: the second time each is alone.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from mlcli.serving.metrics import Histogram
 
 DEPTH = 8  # requests that lie at the one worker of a pool
 DEPTH_OF_MANY = 2  # the same where another worker may be free before this one is
+SLOW = 0.1  # seconds at one request, after which nothing waits behind it that another worker could do
 MAX_WAITING = 4096
 MAX_WAITING_BYTES = 256 * 1024 * 1024
 LAST_BACK_OFF = 30.0
@@ -50,7 +52,7 @@ class Answer(NamedTuple):
 class _Call:
     """A request on its way to a worker and back."""
 
-    __slots__ = ("alone", "body", "deadline", "future", "kind", "number")
+    __slots__ = ("alone", "body", "deadline", "future", "kind", "moved", "number", "tried")
 
     def __init__(self, number: int, kind: int, body: bytes, future: asyncio.Future[Answer], deadline: float) -> None:
         self.number = number
@@ -59,6 +61,8 @@ class _Call:
         self.future = future
         self.deadline = deadline
         self.alone = False
+        self.tried = False  # a worker ended while it had this
+        self.moved = False  # it lies at a slow worker, and was given to another too
 
 
 class Worker(asyncio.Protocol):
@@ -277,7 +281,7 @@ class Pool:
         call = _Call(self._number, kind, body, future, now + self.timeout)
         self._open[call.number] = call
         self._bytes += len(body)
-        worker = None if self._queue else self._free()
+        worker = None if self._queue else self._free(now)
         if worker is None:
             self._queue.append(call)
         else:
@@ -289,12 +293,16 @@ class Pool:
         """Requests that have no answer yet."""
         return len(self._open)
 
-    def _free(self) -> Worker | None:
+    def _free(self, now: float) -> Worker | None:
         """The worker with the least to do, if one has room."""
         best, least = None, self._depth
         for worker in self.workers:
-            if worker.ready and len(worker.calls) < least and not (worker.calls and worker.calls[-1].alone):
-                best, least = worker, len(worker.calls)
+            calls = worker.calls
+            if not worker.ready or len(calls) >= least:
+                continue
+            if calls and (calls[-1].alone or (self._count > 1 and now - worker.since > SLOW)):
+                continue
+            best, least = worker, len(calls)
         return best
 
     def _hand_out(self, now: float) -> None:
@@ -303,7 +311,7 @@ class Pool:
             if queue[0].future.done():  # its time was over while it waited
                 queue.popleft()
                 continue
-            worker = self._free()
+            worker = self._free(now)
             if worker is None or (queue[0].alone and worker.calls):
                 return
             worker.send(queue.popleft(), now)
@@ -337,24 +345,24 @@ class Pool:
 
     def answered(self, worker: Worker, call: _Call, answer: Answer, now: float) -> None:
         self._finish(call, answer)
-        queue = self._queue
-        if queue:
-            if answer.status == 507:
-                worker.ready = False  # it is about to end
+        if answer.status == 507:
+            worker.ready = False  # it is about to end
+        if self._queue:
             self._hand_out(now)
 
     def lost(self, worker: Worker) -> None:
-        calls = [call for call in worker.calls if not call.future.done()]
+        calls = [call for call in worker.calls if not call.future.done() and not call.moved]
         # The oldest was being worked on even where its caller has been told that the time is over.
         first = worker.calls[0] if worker.calls else None
         worker.calls.clear()
         victim = None
-        if first is not None and not first.future.done() and (self.launch.batch_size < 2 or len(calls) == 1):
+        batched = self.launch.batch_size > 1
+        if first is not None and first in calls and first.tried and (first.alone or not batched):
             victim = first
             calls.remove(first)
-        elif self.launch.batch_size > 1:
-            for call in calls:
-                call.alone = True
+        for call in calls if batched else [call for call in calls if call is first]:
+            call.tried = True
+            call.alone = batched
         self._queue.extendleft(reversed(calls))
         if not self._closing:
             self._spawn(self._bury(worker, victim))
@@ -418,9 +426,18 @@ class Pool:
         for worker in self.workers:
             if worker.ready and worker.calls and now - worker.since > self.timeout:
                 worker.kill(f"it did not answer within {self.timeout:g} s")
+            elif self._count > 1 and len(worker.calls) > 1 and now - worker.since > SLOW:
+                self._rescue(worker)
         if self._queue:
             self._hand_out(now)
         self._sweep = asyncio.get_running_loop().call_later(self._interval, self._look)
+
+    def _rescue(self, worker: Worker) -> None:
+        """Give what lies behind a slow request to others too; whichever answers first is right."""
+        behind = [call for call in list(worker.calls)[1:] if not call.moved and not call.future.done()]
+        for call in behind:
+            call.moved = True
+        self._queue.extendleft(reversed(behind))
 
 
 def _failed(status: int, error_code: str, message: str) -> Answer:

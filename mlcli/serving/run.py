@@ -72,6 +72,9 @@ class Serving(Running):
         self._gateway.draining = True
         if self.failure is None and not self.force_exit:
             await asyncio.sleep(LAST_WORDS)
+            for server in self.servers:  # who is connected already may still ask
+                server.close()
+            await asyncio.sleep(LAST_WORDS / 3)
         await super().shutdown(sockets)
         if self._gateway.policy is not None:
             await self._gateway.policy.close()
