@@ -35,6 +35,7 @@ class Controller:
         self._batch = -1
         self._units = 0
         self._recommended = ""
+        self._failed = ""
 
     def turn(self) -> Analysis | None:
         """Look once and act on it. None where there is nothing to decide, or another controller decides."""
@@ -47,6 +48,12 @@ class Controller:
             self._act(analysis)
         except InvalidState:  # somebody was quicker, by hand or with a lease; the next turn sees what is
             return None
+        except StoreUnavailable:
+            raise
+        except MlcliError as error:  # such as the alias of a model that is gone; a person has to look
+            if error.message != self._failed:
+                self.rollouts.note(self.name, "failed", actor="controller", reason=error.message)
+            self._failed = error.message
         return analysis
 
     def release(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from mlcli.rollouts.verdict import Observed, Phase, Traffic, Verdict, decide
 from mlcli.store.rollouts import LIVE, SHADOW, Counter, Event, RolloutRecord, Rollouts, Sums, Weights
 
 DEAD = "worker-dead"
+UNDER_WAY = 2 * 10**9  # a moment so long ago has no batch any more that is on its way into the store
 
 
 class Moment(NamedTuple):
@@ -78,8 +80,12 @@ def analyze(rollouts: Rollouts, name: str, *, as_of_ns: int | None = None) -> An
         if as_of_ns is None and record.ended_ns:
             as_of_ns = record.ended_ns
         batch, ns = rollouts.batch_at(record.key, as_of_ns)
-        observed = observe(rollouts, record, rollout, Moment(batch, as_of_ns or max(ns, record.step_ns)))
-    return Analysis(record, rollout, Moment(batch, ns), observed, decide(rollout, observed))
+        if as_of_ns is None:
+            happened = [event.ns for event in rollouts.events(record.key)]
+            as_of_ns = max(ns, *happened, time.time_ns() - UNDER_WAY)
+        moment = Moment(batch, as_of_ns)
+        observed = observe(rollouts, record, rollout, moment)
+    return Analysis(record, rollout, moment, observed, decide(rollout, observed))
 
 
 def observe(rollouts: Rollouts, record: RolloutRecord, rollout: Rollout, moment: Moment) -> Observed:
