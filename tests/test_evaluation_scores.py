@@ -18,7 +18,6 @@ from mlcli.errors import InvalidInput
 from mlcli.evaluation import scores
 from mlcli.evaluation.scores import Resampling
 
-
 # Refits move in their last digits from one version of scikit-learn to the next.
 TOLERANCE = 1e-6 if sklearn.__version__.startswith("1.9.") else 5e-3
 

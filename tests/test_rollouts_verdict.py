@@ -155,8 +155,8 @@ def test_rewards_that_moved_traffic_do_not_bias_the_effect():
 
 
 def test_a_rollout_of_the_same_model_is_seldom_decided():
-    found = simulate(rollout(), Truth(0.2, 0.0), reps=60, units=4_000, every=100)
-    assert found.share("PROMOTE") + found.share("ROLLBACK") <= most(0.06, 60)
+    found = simulate(rollout(), Truth(0.2, 0.0), reps=40, units=4_000, every=160)
+    assert found.share("PROMOTE") + found.share("ROLLBACK") <= most(0.06, 40)
 
 
 def test_a_better_model_gets_through_a_canary_and_a_broken_one_does_not():
