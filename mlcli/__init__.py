@@ -16,14 +16,21 @@ if TYPE_CHECKING:  # for editors and type checkers; a test holds this list and t
     from mlcli import entities as entities
     from mlcli import errors as errors
     from mlcli import exceptions as exceptions
+    from mlcli import lightgbm as lightgbm
     from mlcli import models as models
     from mlcli import projects as projects
     from mlcli import pyfunc as pyfunc
+    from mlcli import pytorch as pytorch
     from mlcli import sklearn as sklearn
     from mlcli import tracking as tracking
+    from mlcli import xgboost as xgboost
     from mlcli.client import Client as Client
     from mlcli.client import MlflowClient as MlflowClient
     from mlcli.errors import MlcliError as MlcliError
+    from mlcli.evaluation.result import EvaluationResult as EvaluationResult
+    from mlcli.evaluation.result import MetricThreshold as MetricThreshold
+    from mlcli.evaluation.result import evaluate as evaluate
+    from mlcli.evaluation.result import validate_evaluation_results as validate_evaluation_results
     from mlcli.exceptions import MlflowException as MlflowException
     from mlcli.fluent import ActiveRun as ActiveRun
     from mlcli.fluent import active_run as active_run
@@ -64,6 +71,20 @@ if TYPE_CHECKING:  # for editors and type checkers; a test holds this list and t
     from mlcli.fluent import set_tags as set_tags
     from mlcli.fluent import set_tracking_uri as set_tracking_uri
     from mlcli.fluent import start_run as start_run
+    from mlcli.registry import delete_logged_model as delete_logged_model
+    from mlcli.registry import delete_logged_model_tag as delete_logged_model_tag
+    from mlcli.registry import finalize_logged_model as finalize_logged_model
+    from mlcli.registry import get_logged_model as get_logged_model
+    from mlcli.registry import get_registry_uri as get_registry_uri
+    from mlcli.registry import initialize_logged_model as initialize_logged_model
+    from mlcli.registry import log_model_params as log_model_params
+    from mlcli.registry import register_model as register_model
+    from mlcli.registry import search_logged_models as search_logged_models
+    from mlcli.registry import search_model_versions as search_model_versions
+    from mlcli.registry import search_registered_models as search_registered_models
+    from mlcli.registry import set_logged_model_tags as set_logged_model_tags
+    from mlcli.registry import set_model_version_tag as set_model_version_tag
+    from mlcli.registry import set_registry_uri as set_registry_uri
     from mlcli.submit import run as run
 
 _MODULES = (
@@ -73,21 +94,28 @@ _MODULES = (
     "entities",
     "errors",
     "exceptions",
+    "lightgbm",
     "models",
     "projects",
     "pyfunc",
+    "pytorch",
     "sklearn",
     "tracking",
+    "xgboost",
 )
 _NAMES = {
     "mlcli.client": "Client MlflowClient",
     "mlcli.errors": "MlcliError",
+    "mlcli.evaluation.result": "EvaluationResult MetricThreshold evaluate validate_evaluation_results",
     "mlcli.exceptions": "MlflowException",
     "mlcli.fluent": "ActiveRun active_run create_experiment delete_experiment delete_run delete_tag end_run "
     "flush_async_logging get_artifact_uri get_experiment get_experiment_by_name get_parent_run get_run get_tracking_uri "
     "is_tracking_uri_set last_active_run load_table log_artifact log_artifacts log_dict log_figure log_image log_input "
     "log_inputs log_metric log_metrics log_param log_params log_table log_text search_experiments search_runs "
     "set_experiment set_experiment_tag set_experiment_tags set_tag set_tags set_tracking_uri start_run",
+    "mlcli.registry": "delete_logged_model delete_logged_model_tag finalize_logged_model get_logged_model get_registry_uri "
+    "initialize_logged_model log_model_params register_model search_logged_models search_model_versions "
+    "search_registered_models set_logged_model_tags set_model_version_tag set_registry_uri",
     "mlcli.submit": "run",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}

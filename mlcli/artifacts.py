@@ -12,11 +12,14 @@ import stat
 import sys
 import warnings
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from mlcli import rights, rules
 from mlcli.entities import FileInfo
 from mlcli.errors import InvalidInput, MlcliError, NotFound
+
+if TYPE_CHECKING:
+    from mlcli.store import Store
 
 TEMPORARY = ".tmp-"
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -510,22 +513,26 @@ def run_artifacts(run: str, tracking_uri: Optional[str] = None) -> LocalArtifact
 
 
 def _in_run(run: str, path: str) -> Tuple[LocalArtifacts, str]:
-    """A path in a run; where the run has no such file, in the logged model of that name, as MLflow 3 has it."""
     from mlcli.store import open_store
 
     with open_store(create=False) as store:
-        found = store.get_run(store.find_run(run))
-        artifacts = open_artifacts(found.info.artifact_uri)
-        name, _, below = path.partition("/")
-        if name and found.outputs.model_outputs and not artifacts.has(name):
-            for output in reversed(found.outputs.model_outputs):
-                try:
-                    model = store.get_logged_model(output.model_id)
-                except NotFound:  # it was deleted
-                    continue
-                if model.name == name:
-                    return open_artifacts(model.artifact_location), below
-        return artifacts, path
+        return place_in_run(store, store.find_run(run), path)
+
+
+def place_in_run(store: Store, run_id: str, path: str) -> Tuple[LocalArtifacts, str]:
+    """A path in a run; where the run has no such file, in the logged model of that name, as MLflow 3 has it."""
+    found = store.get_run(run_id)
+    artifacts = open_artifacts(found.info.artifact_uri, store=store.root)
+    name, _, rest = path.partition("/")
+    if name and found.outputs.model_outputs and not artifacts.has(name):
+        for output in reversed(found.outputs.model_outputs):
+            try:
+                model = store.get_logged_model(output.model_id)
+            except NotFound:  # it was deleted
+                continue
+            if model.name == name:
+                return open_artifacts(model.artifact_location, store=store.root), rest
+    return artifacts, path
 
 
 def model_artifacts(uri: str) -> LocalArtifacts:
@@ -535,12 +542,22 @@ def model_artifacts(uri: str) -> LocalArtifacts:
     with open_store(create=False) as store:
         found = store.locate_model(uri)
         if found.startswith("runs:"):
-            run, path = parse_runs_uri(found)
-            return open_artifacts(f"{store.artifact_root(run)}/{path}")
-    if not os.path.isabs(found) and (not found.startswith("mlflow-artifacts:/") or found[18:19] == "/"):
-        # Whoever registered the model chose this address: no request, and no token of ours, goes there.
-        raise InvalidInput(f"the files of {uri} are kept elsewhere", hint=f"fetch them yourself: {found}")
-    return open_artifacts(found)
+            return below(*place_in_run(store, *parse_runs_uri(found)))
+        if os.path.isabs(found) or (found.startswith("mlflow-artifacts:/") and found[18:19] != "/"):
+            return open_artifacts(found, store=store.root)
+    # Whoever registered the model chose this address: no request, and no token of ours, goes there.
+    raise InvalidInput(f"the files of {uri} are kept elsewhere", hint=f"fetch them yourself: {found}")
+
+
+def below(artifacts: LocalArtifacts, path: str) -> LocalArtifacts:
+    """The artifacts in a folder of others."""
+    if not path:
+        return artifacts
+    if artifacts.root.startswith(("http://", "https://")):
+        from urllib.parse import quote
+
+        path = quote(path)
+    return open_artifacts(f"{artifacts.root}/{path}")
 
 
 def resolve(uri: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, List, Mapping, Optional, Sequence, Union
+from typing import Any, List, Mapping, Optional, Sequence, Union
 
 from mlcli import context, fluent, rules
 from mlcli.artifacts import download_artifacts, list_artifacts
@@ -20,28 +20,24 @@ from mlcli.entities import (
     ViewType,
 )
 from mlcli.live import LiveRun, attach
-from mlcli.store import open_store, store_root
-
-if TYPE_CHECKING:
-    from mlcli.store import Store
+from mlcli.registry import RegistryClient, same_store
+from mlcli.store import store_root
 
 
-class Client:
+class Client(RegistryClient):
     """Reads and writes one store; any number may exist, in any thread. Runs made here are ended by who made them."""
 
     def __init__(
         self,
         tracking_uri: Optional[str] = None,
-        registry_uri: Optional[str] = None,  # noqa: ARG002 - MLflow's signature; there is no registry here yet
+        registry_uri: Optional[str] = None,
     ) -> None:
         self._uri = store_root(tracking_uri) if tracking_uri else None
+        same_store(registry_uri, self.tracking_uri)
 
     @property
     def tracking_uri(self) -> str:
         return self._uri or fluent.get_tracking_uri()
-
-    def _open(self, *, create: bool = True) -> Store:
-        return open_store(self.tracking_uri, create=create)
 
     def _run(self, run_id: str) -> LiveRun:
         return attach(self.tracking_uri, run_id)
@@ -158,13 +154,19 @@ class Client:
         timestamp: Optional[int] = None,
         step: Optional[int] = None,
         synchronous: Optional[bool] = None,
-        dataset_name: Optional[str] = None,  # noqa: ARG002 - MLflow's signature; see fluent.log_metric
-        dataset_digest: Optional[str] = None,  # noqa: ARG002 - the same
-        model_id: Optional[str] = None,  # noqa: ARG002 - the same
+        dataset_name: Optional[str] = None,
+        dataset_digest: Optional[str] = None,
+        model_id: Optional[str] = None,
     ) -> Optional[fluent.RunOperations]:
+        """Log one point of a metric; with ``model_id`` it tells of that logged model too: see `mlcli.log_metric`."""
         run = self._run(run_id)
-        time = None if timestamp is None else rules.timestamp(timestamp)
-        run.journal.metric(run_id, key, value, rules.int64(step or 0, "a step"), time)
+        if model_id is not None:
+            fluent.log_to_model(
+                run.root, run_id, model_id, {key: value}, step, timestamp, dataset_name or "", dataset_digest or ""
+            )
+        else:
+            time = None if timestamp is None else rules.timestamp(timestamp)
+            run.journal.metric(run_id, key, value, rules.int64(step or 0, "a step"), time)
         return fluent.RunOperations() if synchronous is False else None
 
     def log_param(self, run_id: str, key: str, value: Any, synchronous: Optional[bool] = None) -> Any:

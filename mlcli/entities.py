@@ -6,7 +6,7 @@ All times are UTC milliseconds since 1970.
 
 from __future__ import annotations
 
-from typing import Any, Dict, Generic, List, Mapping, NamedTuple, Optional, Sequence, Tuple, TypeVar
+from typing import Any, Callable, Dict, Generic, List, Mapping, NamedTuple, Optional, Sequence, Tuple, TypeVar
 
 from mlcli.errors import InvalidInput
 
@@ -303,3 +303,18 @@ class Page(List[T], Generic[T]):
     def __init__(self, items: Sequence[T] = (), token: Optional[str] = None) -> None:
         super().__init__(items)
         self.token = token
+
+
+def all_pages(
+    search: Callable[[int, Optional[str]], Page[T]], max_results: Optional[int] = None, at_once: int = 10_000
+) -> List[T]:
+    """What all pages of a search hold, up to ``max_results``; ``search`` is given a size and the token of a page."""
+    found: List[T] = []
+    token = None
+    while max_results is None or len(found) < max_results:
+        page = search(at_once if max_results is None else min(at_once, max_results - len(found)), token)
+        found += page
+        token = page.token
+        if token is None:
+            break
+    return found

@@ -262,6 +262,61 @@ def parse_order(items: Union[str, Sequence[str], None], grammar: Grammar = RUNS)
     return list(terms.values())
 
 
+class Choice(NamedTuple):
+    """One of many: the first, in this order, of those that match."""
+
+    filter: str
+    order_by: Tuple[str, ...]
+
+
+def choice(text: str) -> Choice:
+    """Split ``<filter> [ORDER BY <column> [ASC|DESC], ...]``, which stands behind the ``?`` of a URI.
+
+    A value may stand without quotes here, ``tags.stage = ready``: a shell has often eaten them.
+    """
+    _check_text(text, "what stands behind the ?")
+    tokens = _tokens(text)
+    words = [token.text.upper() if token.kind == "word" else "" for token in tokens]
+    places = range(len(tokens) - 1)
+    end = next((place for place in places if words[place : place + 2] == ["ORDER", "BY"]), len(tokens) - 1)
+    parts, start = [], 0
+    for place in range(2, end):
+        column, sign, value = tokens[place - 2 : place + 1]
+        of_tag = column.entity in ("tag", "tags") and value.kind == "literal"
+        if sign.kind == "sign" and (value.kind == "word" or of_tag):
+            parts += [text[start : value.position], quoted(value.text)]
+            start = value.end
+    parts.append(text[start : tokens[end].position])
+    items: List[str] = []
+    first = end + 2
+    for place in range(first, len(tokens)):
+        if tokens[place].kind in (",", "end"):
+            if place == first:
+                message, hint = "ORDER BY wants a column here", "such as ORDER BY version_number DESC"
+                raise FilterSyntaxError(message, text=text, position=tokens[place].position, hint=hint)
+            items.append(text[tokens[first].position : tokens[place].position].strip())
+            first = place + 1
+    return Choice("".join(parts).strip(), tuple(items))
+
+
+def quoted(text: str) -> str:
+    """A text as a value of a filter. MLflow has two kinds of quotes and no way to write one inside its own kind."""
+    if "'" in text and '"' not in text:
+        return f'"{text}"'
+    return "'" + text.replace("'", "''") + "'"
+
+
+def both(one: str, other: str) -> str:
+    """The filter that holds where both do."""
+    if not one.strip() or not other.strip():
+        return one.strip() or other.strip()
+    # Parentheses only where they are needed: MLflow's own servers know none.
+    return " AND ".join(
+        f"({part})" if any(token.kind == "word" and token.text.upper() == "OR" for token in _tokens(part)) else part
+        for part in (one, other)
+    )
+
+
 # --- from characters to tokens ---------------------------------------------------------------------------------------
 
 # Each of these reads a text once, without going back: hostile filters cost no more than honest ones.

@@ -15,17 +15,24 @@ import os
 import sys
 from threading import local
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Type, Union
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Type, Union
 
 from mlcli import config, content, context, journal, rules
 from mlcli.artifacts import open_artifacts
-from mlcli.entities import Experiment, LifecycleStage, Run, RunInfo, RunStatus, ViewType
+from mlcli.entities import (
+    Experiment,
+    LifecycleStage,
+    LoggedModelInput,
+    LoggedModelMetric,
+    Run,
+    RunInfo,
+    RunStatus,
+    ViewType,
+    all_pages,
+)
 from mlcli.errors import InvalidInput, InvalidState, MlcliError, NotFound
 from mlcli.live import LiveRun, attach, check_stage
 from mlcli.store import is_remote, open_store, server_of, store_root, takes_new_runs, tidy
-
-if TYPE_CHECKING:
-    from mlcli.entities import Page
 
 DEFAULT_EXPERIMENT = "0"
 _TRACKING_VARIABLE = "MLCLI_TRACKING_URI"
@@ -131,6 +138,11 @@ def set_experiment(experiment_name: Optional[str] = None, experiment_id: Optiona
     return found
 
 
+def current_experiment_id() -> str:
+    """The experiment that a run started now would be in."""
+    return _place(_root()).experiment_id
+
+
 def create_experiment(
     name: str, artifact_location: Optional[str] = None, tags: Optional[Mapping[str, Any]] = None
 ) -> str:
@@ -158,7 +170,7 @@ def search_experiments(
 ) -> List[Experiment]:
     """Find experiments; by default all that are active, the newest first."""
     with open_store(create=False) as store:
-        return _all_pages(
+        return all_pages(
             lambda size, token: store.search_experiments(filter_string or "", order_by or (), view_type, size, token),
             max_results,
         )
@@ -176,7 +188,7 @@ def set_experiment_tag(key: str, value: Any) -> None:
 
 def set_experiment_tags(tags: Mapping[str, Any]) -> None:
     """Set tags of the active experiment."""
-    experiment_id = _place(_root()).experiment_id
+    experiment_id = current_experiment_id()
     with open_store() as store:
         for key, value in tags.items():
             store.set_experiment_tag(experiment_id, key, value)
@@ -288,10 +300,16 @@ def log_metric(
     synchronous: Optional[bool] = None,
     timestamp: Optional[int] = None,
     run_id: Optional[str] = None,
-    model_id: Optional[str] = None,  # noqa: ARG001 - MLflow's signature; there are no logged models here yet
-    dataset: Any = None,  # noqa: ARG001 - the same
+    model_id: Optional[str] = None,
+    dataset: Any = None,
 ) -> Optional[RunOperations]:
-    """Log one point of a metric; ``step`` is 0 unless given, ``timestamp`` (ms) now."""
+    """Log one point of a metric; ``step`` is 0 unless given, ``timestamp`` (ms) now.
+
+    With ``model_id`` it tells of that logged model too, on the ``dataset`` if one is given. A ``dataset`` is noted as an
+    input of the run; a metric of the run alone has none, in MLflow neither.
+    """
+    if model_id is not None or dataset is not None:
+        return log_metrics({key: value}, step, synchronous, run_id, timestamp, model_id, dataset)
     run: Optional[LiveRun] = _thread.run
     if run is None or run_id is not None:
         run = run_to_log(run_id)
@@ -307,12 +325,49 @@ def log_metrics(
     synchronous: Optional[bool] = None,
     run_id: Optional[str] = None,
     timestamp: Optional[int] = None,
-    model_id: Optional[str] = None,  # noqa: ARG001 - see log_metric
-    dataset: Any = None,  # noqa: ARG001 - see log_metric
+    model_id: Optional[str] = None,
+    dataset: Any = None,
 ) -> Optional[RunOperations]:
-    """Log several metrics of one step: all of them or, if one is no number, none."""
-    run_to_log(run_id).log_metrics(metrics, step, timestamp)
+    """Log several metrics of one step: all of them or, if one is no number, none. ``model_id``: see `log_metric`."""
+    run = run_to_log(run_id)
+    name, digest = "", ""
+    if dataset is not None:
+        on = content.dataset(dataset)
+        name, digest = on.name, on.digest
+        run.ensure_input(on)
+    if model_id is None:
+        run.log_metrics(metrics, step, timestamp)
+    else:
+        log_to_model(run.root, run.run_id, model_id, metrics, step, timestamp, name, digest)
     return _done(synchronous)
+
+
+def log_to_model(
+    root: str,
+    run_id: str,
+    model_id: str,
+    metrics: Mapping[str, Any],
+    step: Optional[int],
+    timestamp: Optional[int],
+    dataset_name: str,
+    dataset_digest: str,
+) -> None:
+    """Log metrics of a run that tell of a logged model; one that the run did not make is noted as its input, as in MLflow.
+
+    This goes to the store at once, not to the journal: the model must be there.
+    """
+    time = journal.now() if timestamp is None else rules.timestamp(timestamp)
+    at = 0 if step is None else rules.int64(step, "a step")
+    points = [
+        LoggedModelMetric(key, rules.metric_value(key, value), time, at, model_id, run_id, dataset_name, dataset_digest)
+        for key, value in metrics.items()
+    ]
+    with open_store(root) as store:
+        run = store.get_run(run_id)
+        made = {item.model_id for item in run.outputs.model_outputs}
+        if model_id not in made | {item.model_id for item in run.inputs.model_inputs}:
+            store.log_inputs(run_id, models=[LoggedModelInput(model_id)])
+        store.log_batch(run_id, points)
 
 
 def log_param(key: str, value: Any, synchronous: Optional[bool] = None) -> Any:
@@ -455,7 +510,7 @@ def tables(
             runs = sorted(map(store.get_run, run_ids), key=lambda run: -run.info.start_time)
         else:
             having = "tags.mlflow.loggedArtifacts IS NOT NULL"
-            runs = _all_pages(
+            runs = all_pages(
                 lambda size, token: store.search_runs([experiment_id], having, max_results=size, page_token=token), None
             )
     frames = []
@@ -508,7 +563,7 @@ def search_runs(
             ids = [experiment_ids] if isinstance(experiment_ids, str) else list(experiment_ids)
         elif not search_all_experiments:
             ids = [_place(_root()).experiment_id]
-        runs = _all_pages(
+        runs = all_pages(
             lambda size, token: store.search_runs(ids, filter_string, run_view_type, size, order_by or (), token),
             max_results,
         )
@@ -705,16 +760,3 @@ def _done(synchronous: Optional[bool]) -> Optional[RunOperations]:
 
 def _note(text: str) -> None:
     print(f"mlcli: {text}", file=sys.stderr)
-
-
-def _all_pages(search: Any, max_results: Optional[int]) -> List[Any]:
-    found: List[Any] = []
-    token = None
-    while max_results is None or len(found) < max_results:
-        left = 10_000 if max_results is None else min(10_000, max_results - len(found))
-        page: Page[Any] = search(left, token)
-        found += page
-        token = page.token
-        if token is None:
-            break
-    return found

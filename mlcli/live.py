@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, Mapping, Optional, Set, Tuple
 from weakref import WeakSet
 
 from mlcli import content, context, journal, rights, rules
@@ -24,6 +24,7 @@ class LiveRun:
         self.inherited = False  # by a fork: the parent process ends it
         self.journal: journal.Journal = writer(root)
         self.known_params: Optional[Dict[str, str]] = None  # None: not read from the store yet
+        self.known_datasets: Set[Tuple[str, str]] = set()  # name and digest: noted as inputs already
         self._info = info
         self._artifacts: Optional[LocalArtifacts] = None
         _live_runs.add(self)
@@ -102,6 +103,15 @@ class LiveRun:
 
     def log_input(self, dataset: Dataset, tags: Mapping[str, str]) -> None:
         self.journal.input(self.run_id, dataset._asdict(), tags)
+
+    def ensure_input(self, dataset: Dataset) -> None:
+        """Note a dataset that the run read, unless it is noted."""
+        key = (dataset.name, dataset.digest)
+        if key not in self.known_datasets:
+            self.known_datasets |= {(item.dataset.name, item.dataset.digest) for item in self.inputs.dataset_inputs}
+        if key not in self.known_datasets:
+            self.log_input(dataset, {})
+            self.known_datasets.add(key)
 
     def log_text(self, text: str, artifact_file: str) -> None:
         """Write ``text`` as an artifact, in UTF-8."""

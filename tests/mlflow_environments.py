@@ -18,10 +18,14 @@ PYTHONS = {
     "newest": ["mlflow>=3", "scikit-learn"],
     "2.22": ["mlflow==2.22.*", "sqlalchemy<2.1", "setuptools<81", "scikit-learn<1.8", "pandas<3"],
     "2.10.0": ["mlflow==2.10.0", *_OF_ITS_TIME],
+    # Beside a model's own library. XGBoost's wheel without the libraries of graphics cards, and PyTorch's last such one.
+    "boosters": ["mlflow>=3", "scikit-learn", "xgboost-cpu", "lightgbm"],
+    "torch": ["mlflow==2.22.*", "sqlalchemy<2.1", "setuptools<81", "numpy<2", "pandas<3", "torch==1.12.1"],
+    "old scikit-learn": ["scikit-learn==1.0.*", "numpy<1.24", "pandas", "cloudpickle"],
 }
 
 
-def python_with(version: str) -> Path:
+def python_with(version: str, python: str = "3.11") -> Path:
     """The interpreter of the environment with that MLflow; built now if it is not there."""
     wanted = [*PYTHONS[version], *_COMMON]
     key = hashlib.sha256("\n".join(wanted).encode()).hexdigest()[:8]
@@ -32,7 +36,7 @@ def python_with(version: str) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the workers of one test run build it once
         if not done.exists():
             uv = [sys.executable, "-m", "uv"]
-            _call([*uv, "venv", "--quiet", "--clear", "--python", "3.11", str(folder)])
+            _call([*uv, "venv", "--quiet", "--clear", "--python", python, str(folder)])
             _call([*uv, "pip", "install", "--quiet", "--python", str(folder / "bin" / "python"), *wanted])
             done.touch()
     return folder / "bin" / "python"

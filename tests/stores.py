@@ -46,7 +46,6 @@ NOT_BEHIND_A_SERVER = frozenset(
     test_a_search_for_what_versions_have_not_is_refused
     test_a_logged_model_is_read_as_it_was_created
     test_a_deleted_logged_model_is_not_found
-    test_logged_models_come_in_the_order_of_a_metric_on_a_dataset
     test_a_run_moves_and_its_artifacts_stay_where_their_uri_says
     test_a_moved_run_takes_local_sources
     test_the_folder_of_a_deleted_experiment_is_kept_for_the_runs_that_left

@@ -127,3 +127,87 @@ def test_two_clients_of_two_stores_do_not_mix(tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         two.log_metric(run_id, "m", 1)
     assert two.search_runs() == []
+
+
+# --- models
+
+
+def test_models_and_versions_are_kept_under_mlflows_names(client: mlcli.Client) -> None:
+    run_id = client.create_run("0").info.run_id
+    client.create_registered_model("iris", {"team": "blue"}, "petals")
+    made = client.create_model_version("iris", f"runs:/{run_id}/model", run_id, tags={"a": 1}, description="first")
+    assert (made.version, made.tags, made.description, bool(made.user_id)) == ("1", {"a": "1"}, "first", True)
+    client.create_model_version("iris", "s3://b/m")
+    client.set_registered_model_alias("iris", "best", "1")
+    client.set_registered_model_tag("iris", "k", "v")
+    client.set_model_version_tag("iris", "1", "b", 2)
+    client.delete_model_version_tag("iris", "1", "a")
+    assert client.get_model_version_by_alias("iris", "best").tags == {"b": "2"}
+    assert client.get_model_version_download_uri("iris", "1") == f"runs:/{run_id}/model"
+    client.transition_model_version_stage("iris", "2", "Staging")
+    client.set_model_version_tag("iris", key="c", value="3", stage="Staging")
+    assert client.get_model_version("iris", "2").tags == {"c": "3"}
+    assert [version.version for version in client.get_latest_versions("iris", ["Staging"])] == ["2"]
+    assert client.copy_model_version("models:/iris@best", "lily").source == "models:/iris/1"
+    assert client.update_model_version("iris", "2", "second").description == "second"
+    assert client.update_registered_model("iris", "more petals").description == "more petals"
+    assert client.rename_registered_model("iris", "rose").tags == {"team": "blue", "k": "v"}
+    first = client.search_registered_models(max_results=1, order_by=["name DESC"])
+    rest = client.search_registered_models(max_results=1, order_by=["name DESC"], page_token=first.token)
+    assert [model.name for model in (*first, *rest)] == ["rose", "lily"]
+    client.create_registered_model("greeting", {"mlflow.prompt.is_prompt": "true"})
+    assert [model.name for model in client.search_registered_models("name ILIKE 'G%' or name = 'lily'")] == ["lily"]
+    assert {version.version for version in client.search_model_versions("name = 'rose'")} == {"1", "2"}
+    client.delete_registered_model_alias("rose", "best")
+    client.delete_registered_model_tag("rose", "k")
+    client.delete_model_version("rose", "2")
+    found = client.get_registered_model("rose")
+    assert (found.aliases, found.tags, [each.version for each in found.latest_versions]) == (
+        {},
+        {"team": "blue"},
+        ["1"],
+    )
+    client.delete_registered_model("rose")
+    with pytest.raises(NotFound):
+        client.get_model_version("rose", "1")
+    with pytest.raises(InvalidInput, match="a version or a stage"):
+        client.set_model_version_tag("lily", key="a", value="b")
+
+
+def test_a_logged_model_goes_from_pending_to_deleted(client: mlcli.Client) -> None:
+    model = client.create_logged_model("0", "net", tags={"a": "1"}, params={"depth": 2}).model_id
+    client.log_model_params(model, {"width": 3})
+    client.set_logged_model_tags(model, {"b": "2"})
+    client.delete_logged_model_tag(model, "a")
+    assert client.finalize_logged_model(model, "READY").status == "READY"
+    (found,) = client.search_logged_models(["0"], "name = 'net'")
+    assert (found, found.params, found.tags) == (
+        client.get_logged_model(model),
+        {"depth": "2", "width": "3"},
+        {"b": "2"},
+    )
+    client.delete_logged_model(model)
+    assert client.search_logged_models(["0"]) == []
+
+
+def test_a_metric_may_tell_of_a_logged_model_on_a_dataset(client: mlcli.Client) -> None:
+    model = client.create_logged_model("0", "net").model_id
+    run_id = client.create_run("0").info.run_id
+    client.log_metric(run_id, "acc", 0.5, 1000, 1, None, "wine", "d1", model)
+    client.log_metric(run_id, "acc", 0.7, 2000, 2, model_id=model)
+    assert client.get_run(run_id).data.metrics == {"acc": 0.7}
+    assert [item.model_id for item in client.get_run(run_id).inputs.model_inputs] == [model]
+    points = client.get_logged_model(model).metrics
+    assert [(point.value, point.step, point.run_id, point.dataset_name, point.dataset_digest) for point in points] == [
+        (0.5, 1, run_id, "wine", "d1"),
+        (0.7, 2, run_id, "", ""),
+    ]
+    with pytest.raises(NotFound):
+        client.log_metric(run_id, "other", 1, model_id="m-nothing")
+    assert "other" not in client.get_run(run_id).data.metrics
+
+
+def test_the_registry_is_in_the_store_of_the_runs(root: Path, tmp_path: Path) -> None:
+    assert mlcli.Client(str(root), registry_uri=str(root)).search_registered_models() == []
+    with pytest.raises(InvalidInput, match="another store"):
+        mlcli.Client(str(root), registry_uri=str(tmp_path / "elsewhere"))

@@ -175,3 +175,26 @@ def test_the_blogs_typos_stop_a_run_before_it_starts_and_values_mend_it(mlcli, r
     assert "penalty: line 13 has `defualt`" in done.stderr
     assert mlcli("runs", "list", "--json").stdout.strip() == "[]"
     assert run("blog_typos", LOCAL, "-P", "solver=saga", "-P", "penalty=l2")["info"]["status"] == "FINISHED"
+
+
+@pytest.mark.slow
+def test_evaluation_trains_for_each_fold_and_tells_the_better_model(mlcli, tmp_path: Path) -> None:
+    project = EXAMPLES / "evaluation"
+    mlcli("run", project, LOCAL, "-q", "-e", "data", "-P", f"to={tmp_path / 'cancer.csv'}")
+    words = (
+        "--data",
+        tmp_path / "cancer.csv",
+        "--target",
+        "diagnosis",
+        LOCAL,
+        "--method",
+        "kfold",
+        "--folds",
+        "3",
+        "--json",
+    )
+    for model in ("linear", "tree"):
+        found = json.loads(mlcli("evaluate", project, *words, "-P", f"model={model}", "--run-name", model).stdout)
+        assert len(found["runs"]) == 3
+    tests = json.loads(mlcli("runs", "compare", "tree", "linear", "--test", "--json").stdout)["tests"]
+    assert {row["metric"]: row["verdict"] for row in tests}["roc_auc"] == "better"

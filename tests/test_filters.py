@@ -428,3 +428,37 @@ def test_an_order_that_makes_no_sense_is_refused(text):
 def test_more_columns_than_a_database_joins_are_refused():
     with pytest.raises(InvalidInput, match="31 columns; 30 are allowed"):
         filters.parse_order([f"metrics.m{index}" for index in range(31)])
+
+
+# --- choices
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ("", ())),
+        ("tags.stage = 'ready'", ("tags.stage = 'ready'", ())),
+        ("tags.stage=ready", ("tags.stage='ready'", ())),
+        ("tags.score = 0.9 and name != iris", ("tags.score = '0.9' and name != 'iris'", ())),
+        ("version_number > 3", ("version_number > 3", ())),
+        (
+            "tags.`order by` = 'order by' order by a, tags.b DESC",
+            ("tags.`order by` = 'order by'", ("a", "tags.b DESC")),
+        ),
+        ("ORDER BY creation_timestamp", ("", ("creation_timestamp",))),
+    ],
+)
+def test_a_choice_is_a_filter_and_an_order(text, expected):
+    assert filters.choice(text) == expected
+
+
+@pytest.mark.parametrize("text", ["order by", "order by a,", "order by a,,b", "tags.a = 'b", "a; b", 3])
+def test_a_choice_that_cannot_be_read_is_refused(text):
+    with pytest.raises(InvalidInput):
+        filters.choice(text)
+
+
+def test_two_filters_hold_together():
+    assert filters.both("a = 'or'", "b = 1") == "a = 'or' AND b = 1"
+    assert filters.both("a = 1 or b = 2", "c = 3") == "(a = 1 or b = 2) AND c = 3"
+    assert filters.both("", "c = 3") == filters.both("c = 3", " ") == "c = 3"

@@ -219,3 +219,19 @@ def test_work_grows_with_the_length_of_hostile_text_and_not_faster(unit):
 def test_a_text_beyond_the_limit_is_refused_before_it_is_read(unit):
     with pytest.raises(InvalidInput, match="longer than 8192 bytes"):
         filters.parse(unit * 100_000)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20))
+def test_any_text_can_be_quoted(text: str) -> None:
+    tree = filters.parse(f"tags.a = {filters.quoted(text)}")
+    assert isinstance(tree, Comparison)
+    assert tree.value == text
+
+
+@given(st.text(alphabet="tags.ab =!<>'\"`orderbyORDERBY,();-01", max_size=40))
+def test_a_choice_is_read_or_refused_and_reads_the_same_again(text: str) -> None:
+    try:
+        found = filters.choice(text)
+    except InvalidInput:
+        return
+    assert filters.choice(found.filter) == (found.filter, ())

@@ -812,3 +812,46 @@ def test_a_run_id_without_mlcli_run_is_resumed_and_ended() -> None:
         pass
     script("import mlcli; mlcli.log_metric('m', 1); mlcli.end_run('FAILED')", MLFLOW_RUN_ID=run.info.run_id)
     assert (only().info.status, only().data.metrics) == ("FAILED", {"m": 1.0})
+
+
+# --- models
+
+
+def test_a_script_registers_the_model_of_its_run_and_finds_it_again() -> None:
+    with mlcli.start_run() as run:
+        mlcli.log_dict({}, "model/MLmodel")
+    made = mlcli.register_model(f"runs:/{run.run_id}/model", "iris", tags={"a": 1}, alias="best")
+    assert (made.name, made.version, made.run_id, made.aliases) == ("iris", "1", run.run_id, ("best",))
+    mlcli.set_model_version_tag("iris", "1", "b", 2)
+    assert [model.name for model in mlcli.search_registered_models(filter_string="name LIKE 'i%'")] == ["iris"]
+    assert [version.tags for version in mlcli.search_model_versions()] == [{"a": "1", "b": "2"}]
+    assert mlcli.get_registry_uri() == mlcli.get_tracking_uri()
+    mlcli.set_registry_uri(mlcli.get_tracking_uri())
+
+
+def test_a_logged_model_belongs_to_the_active_run_and_takes_its_metrics() -> None:
+    dataset = mlcli.entities.Dataset("wine", "d1", "local", "wine.csv")
+    with mlcli.start_run() as run:
+        model = mlcli.initialize_logged_model("net", tags={"a": "1"}, params={"depth": 2})
+        mlcli.log_metric("acc", 0.5, model_id=model.model_id, dataset=dataset)
+        mlcli.log_metrics({"acc": 0.7, "f1": 0.6}, step=2, model_id=model.model_id)
+        with pytest.raises(InvalidInput):
+            mlcli.log_metrics({"f1": 0.7, "acc": "good"}, step=3, model_id=model.model_id)
+        mlcli.log_metric("plain", 1, dataset=dataset)
+    assert [item.dataset for item in mlcli.get_run(run.run_id).inputs.dataset_inputs] == [dataset]
+    assert (model.source_run_id, model.status) == (run.run_id, "PENDING")
+    assert mlcli.get_run(run.run_id).data.metrics == {"acc": 0.7, "f1": 0.6, "plain": 1.0}
+    assert mlcli.finalize_logged_model(model.model_id, "READY").status == "READY"
+    mlcli.log_model_params({"width": 3}, model.model_id)
+    mlcli.set_logged_model_tags(model.model_id, {"b": "2"})
+    mlcli.delete_logged_model_tag(model.model_id, "a")
+    (found,) = mlcli.search_logged_models(output_format="list")
+    assert found == mlcli.get_logged_model(model.model_id)
+    assert (found.params, found.tags) == ({"depth": "2", "width": "3"}, {"b": "2"})
+    assert {(point.key, point.value, point.dataset_name) for point in found.metrics} == {
+        ("acc", 0.5, "wine"),
+        ("acc", 0.7, ""),
+        ("f1", 0.6, ""),
+    }
+    mlcli.delete_logged_model(model.model_id)
+    assert mlcli.search_logged_models(output_format="list") == []

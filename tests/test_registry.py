@@ -6,6 +6,8 @@ import itertools
 import json
 import math
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -16,13 +18,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stores import LOCAL_KINDS
 
-from mlcli import artifacts, rules
+from mlcli import artifacts, registry, rules
+from mlcli.artifacts import open_artifacts
 from mlcli.entities import (
+    Dataset,
+    DatasetInput,
     LoggedModelInput,
     LoggedModelMetric,
     LoggedModelOutput,
     Metric,
     ModelVersion,
+    Param,
     RunTag,
 )
 from mlcli.errors import AlreadyExists, FilterSyntaxError, InvalidInput, InvalidState, NotFound
@@ -241,6 +247,39 @@ def test_tags_of_a_version_are_set_and_removed(store: Store, new_version: Callab
     store.delete_model_version_tag("iris", "1", "a")
     store.delete_model_version_tag("iris", "1", "never there")
     assert store.get_model_version("iris", "1").tags == {"b": "None"}
+
+
+def test_a_model_its_version_and_its_alias_are_registered_in_one_go(store: Store, run_id: str) -> None:
+    source = f"runs:/{run_id}/model"
+    made = store.register_model_version("iris", source, tags={"a": 1}, description="first", alias="best")
+    assert (made.version, made.run_id, made.tags, made.description) == ("1", run_id, {"a": "1"}, "first")
+    assert store.register_model_version("iris", source, alias="best").aliases == ("best",)
+    assert store.get_registered_model("iris").aliases == {"best": "2"}
+    for wrong in ({"alias": "latest"}, {"tags": {"bad//key": "x"}}):
+        with pytest.raises(InvalidInput):
+            store.register_model_version("lily", source, **wrong)
+    with pytest.raises(InvalidInput):
+        store.register_model_version("lily", "/etc")
+    assert [model.name for model in store.search_registered_models()] == ["iris"]
+
+
+REGISTERS = """
+import sys, mlcli
+for _ in range(4):
+    print(mlcli.register_model("s3://bucket/model", "iris", tags={"by": sys.argv[1]}).version)
+"""
+
+
+def test_processes_that_register_at_once_get_numbers_of_their_own(root: Path) -> None:
+    """The model itself is new: it is created once, whoever comes first."""
+    environ = {**os.environ, "MLCLI_TRACKING_URI": str(root)}
+    writers = [
+        subprocess.Popen([sys.executable, "-c", REGISTERS, str(place)], env=environ, stdout=subprocess.PIPE, text=True)
+        for place in range(3)
+    ]
+    numbers = [list(map(int, writer.communicate(timeout=60)[0].split())) for writer in writers]
+    assert all(own == sorted(own) for own in numbers)
+    assert sorted(itertools.chain(*numbers)) == list(range(1, 13))
 
 
 @pytest.mark.slow
@@ -957,6 +996,143 @@ def test_a_models_uri_comes_to_its_files(store: Store, run_id: str) -> None:
             store.locate_model(uri)
 
 
+def test_a_uri_names_a_version_by_what_is_true_of_it(store: Store) -> None:
+    for name, tags in (
+        ("iris", {"stage": "ready", "score": "0.7"}),
+        ("iris", {"stage": "ready", "score": "0.9"}),
+        ("iris", {"stage": "ready", "score": "0.8"}),
+        ("iris", {"stage": "draft"}),
+        ("lily", {"stage": "ready"}),
+    ):
+        store.register_model_version(name, f"s3://b/{name}", tags=tags)
+    store.set_registered_model_alias("iris", "best", 1)
+    for reference, version in {
+        "/2": "2",
+        "/latest": "4",
+        "@best": "1",
+        "?": "4",
+        "?tags.stage = 'ready'": "3",
+        "?tags.stage=ready": "3",
+        "?tags.stage = 'ready' and version_number < 3": "2",
+        "?tags.stage = 'ready' order by tags.score desc": "2",
+        "?tags.stage = 'draft' or tags.stage = 'ready' ORDER BY version_number": "1",
+        "?ORDER BY tags.score DESC, version_number": "2",
+    }.items():
+        found = store.resolve_model_version(f"models:/iris{reference}")
+        assert (found.name, found.version) == ("iris", version), reference
+    assert store.locate_model("models:/iris?tags.stage=ready") == "s3://b/iris"
+    with pytest.raises(NotFound, match=r"no version of registered model 'iris' matches tags\.stage = 'nix'"):
+        store.resolve_model_version("models:/iris?tags.stage = 'nix'")
+    with pytest.raises(NotFound, match="'nix'"):
+        store.resolve_model_version("models:/nix?tags.stage = 'ready'")
+    for wrong in ("models:/iris?metrics.f1 > 1", "models:/iris?tags.stage =", "models:/?tags.a = 'b'", "models:/m-1"):
+        with pytest.raises(InvalidInput):
+            store.resolve_model_version(wrong)
+    with pytest.raises(InvalidInput):  # a source is kept: it names a version, not a question
+        store.create_model_version("lily", "models:/iris?tags.stage = 'ready'")
+
+
+# -- from runs to models and back
+
+
+def put_model(store: Store, run_id: str, path: str) -> None:
+    open_artifacts(store.artifact_root(run_id)).put_bytes(b"flavors: {}", f"{path}/MLmodel")
+
+
+def test_a_version_is_made_of_what_a_uri_names(store: Store, run_id: str) -> None:
+    put_model(store, run_id, "deep/model")
+    net = store.create_logged_model("0", "net", run_id).model_id
+    for uri in (
+        f"runs:/{run_id}/deep/model",
+        f"runs:/{run_id[:9]}/deep/model",
+        "runs:/latest/deep/model",
+        "runs:/latest",
+    ):
+        made = registry.register(store, uri, "iris")
+        assert (made.source, made.run_id, made.model_id) == (f"runs:/{run_id}/deep/model", run_id, "")
+    assert registry.register(store, "latest", "iris", alias="best").aliases == ("best",)
+    store.log_outputs(run_id, [LoggedModelOutput(net)])
+    for uri in (f"runs:/{run_id}/net", f"models:/{net}"):
+        made = registry.register(store, uri, "iris", tags={"a": 1}, description="text")
+        assert (made.source, made.run_id, made.model_id) == (f"models:/{net}", run_id, net)
+    assert (made.version, made.tags, made.description) == ("7", {"a": "1"}, "text")
+    copied = registry.register(store, "models:/iris@best", "lily")
+    assert (copied.source, copied.run_id, copied.version) == ("models:/iris/5", run_id, "1")
+    with pytest.raises(InvalidInput, match="2 models") as caught:
+        registry.register(store, f"runs:/{run_id}", "iris")
+    assert "deep/model" in caught.value.hint
+    assert "net" in caught.value.hint
+
+
+def test_what_names_no_model_is_not_registered(store: Store, run_id: str) -> None:
+    for uri, error in (
+        (f"runs:/{run_id}/nix", NotFound),
+        (f"runs:/{run_id}", NotFound),
+        ("runs:/nix/model", NotFound),
+        ("models:/nix/1", NotFound),
+        ("models:/nix", InvalidInput),
+        ("/etc", InvalidInput),
+        ("", NotFound),
+        ("file:///etc", InvalidInput),
+    ):
+        with pytest.raises(error):
+            registry.register(store, uri, "iris")
+    assert store.search_registered_models() == []
+
+
+def test_a_path_into_the_artifacts_of_a_run_is_that_model(root: Path) -> None:
+    with LOCAL_KINDS["sqlite"](root) as store:
+        run_id = store.create_run("0").info.run_id
+        put_model(store, run_id, "model")
+        made = registry.register(store, f"{store.artifact_root(run_id)}/model", "iris")
+        assert made.source == f"runs:/{run_id}/model"
+        other = root.parent / "other" / "0" / run_id / "artifacts" / "model"
+        other.mkdir(parents=True)
+        with pytest.raises(InvalidInput, match="not among the artifacts"):
+            registry.register(store, str(other), "iris")
+
+
+def test_a_run_knows_the_versions_of_its_models(store: Store, run_id: str) -> None:
+    put_model(store, run_id, "model")
+    put_model(store, run_id, "other")
+    net = store.create_logged_model("0", "net", run_id).model_id
+    store.log_outputs(run_id, [LoggedModelOutput(net)])
+    registry.register(store, f"runs:/{run_id}/model", "iris", alias="best")
+    registry.register(store, "models:/iris/1", "lily")
+    registry.register(store, f"models:/{net}", "iris")
+    store.create_model_version("iris", "s3://b/m", run_id)
+    run = store.get_run(run_id)
+    found = registry.models_of_run(store, run, open_artifacts(run.info.artifact_uri, store=store.root).walk())
+    assert [(model.path, [(each.name, each.version, each.aliases) for each in model.versions]) for model in found] == [
+        ("model", [("iris", "1", ("best",)), ("lily", "1", ())]),
+        ("other", []),
+        ("net", [("iris", "2", ())]),
+        ("", [("iris", "3", ())]),
+    ]
+
+
+def test_a_version_tells_what_it_came_from(store: Store, run_id: str) -> None:
+    put_model(store, run_id, "model")
+    tags = {"mlflow.source.name": "train.py", "mlflow.source.git.commit": "abc", "mlcli.env.python": "3.11.7"}
+    store.log_batch(
+        run_id, [Metric("f1", 0.9, 5)], [Param("C", "10")], [RunTag(key, value) for key, value in tags.items()]
+    )
+    store.log_inputs(
+        run_id, [DatasetInput(Dataset("wine", "d1", "local", "wine.csv"), {"mlflow.data.context": "train"})]
+    )
+    open_artifacts(store.artifact_root(run_id)).put_bytes(b"numpy==2.0\n", registry.LOCK)
+    version = registry.register(store, f"runs:/{run_id}/model", "iris")
+    came = registry.lineage(store, version, registry.run_of(store, version))
+    assert came["run"]["run_id"] == run_id
+    assert came["project"] == {"source": "train.py", "commit": "abc"}
+    assert came["environment"] == {"python": "3.11.7", "lock": f"runs:/{run_id}/{registry.LOCK}"}
+    assert [(item["name"], item["digest"], item["context"]) for item in came["data"]] == [("wine", "d1", "train")]
+    assert (came["params"], came["metrics"]) == ({"C": "10"}, {"f1": 0.9})
+    alone = registry.register(store, "s3://b/m", "iris")
+    assert registry.run_of(store, alone) is None
+    assert registry.lineage(store, alone, None) == {}
+
+
 def test_files_of_a_version_are_read_on_this_machine_only(store: Store, run_id: str) -> None:
     store.create_registered_model("iris")
     for source in ("s3://b/m", "http://h/m", "prompt-template", "mlflow-artifacts://h/0/x"):
@@ -987,8 +1163,8 @@ def test_files_of_a_registered_model_are_fetched(root: Path, monkeypatch: pytest
         store.create_registered_model("iris")
         store.create_model_version("iris", f"runs:/{run_id}/model")
         store.create_model_version("iris", str(folder), run_id)
-    for version in (1, 2, "latest"):
-        assert Path(artifacts.resolve(f"models:/iris/{version}"), "MLmodel").read_text() == "flavors: {}"
+    for version in ("/1", "/2", "/latest", "?version_number = 1"):
+        assert Path(artifacts.resolve(f"models:/iris{version}"), "MLmodel").read_text() == "flavors: {}"
     with LOCAL_KINDS["sqlite"](root) as store:
         store.create_model_version("iris", "http://127.0.0.1:9/m")
     with pytest.raises(InvalidInput, match="kept elsewhere"):

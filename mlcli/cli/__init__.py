@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 COMMANDS = {
     "run": "Run an entry point of a project and record the run.",
     "check": "Find what is wrong with a project before it runs.",
+    "evaluate": "Tell how good a model is, how sure that is, and whether it beats another.",
     "runs": "List, search, show, compare, export and tidy up runs.",
     "experiments": "Create, search, rename, delete and export experiments.",
     "artifacts": "List, download and log the files of runs.",
-    "models": "Download the models of runs.",
+    "models": "Register, find, compare and download models.",
     "rollouts": "Compare models under live traffic, and let the better one through.",
     "monitor": "Watch what models see and how they serve.",
     "import": "Bring runs here from MLflow, a server, another store, a bundle.",

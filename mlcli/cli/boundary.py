@@ -129,8 +129,11 @@ def _run(invocation: Invocation) -> int:
 
 def _narrow(app: typer.Typer, path: str, rest: list[str]) -> tuple[typer.Typer, str, list[str]]:
     """Where one command of a group is named, an app of that one only: Typer takes 1 ms to make each, needed or not."""
+    inner = next((group for group in app.registered_groups if rest and group.name == rest[0]), None)
+    if inner is not None and inner.typer_instance is not None and not app.registered_callback:
+        return _narrow(inner.typer_instance, f"{path} {rest[0]}", rest[1:])
     commands = app.registered_commands
-    if len(commands) < 2 or not rest or app.registered_callback or app.registered_groups:
+    if len(commands) < 2 or not rest or app.registered_callback:
         return app, path, rest
     named = [info for info in commands if rest[0] == (info.name or _typer_name(info.callback))]
     if not named:

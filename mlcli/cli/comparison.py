@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from mlcli.cli import render
 from mlcli.cli.portrait import SHORT_ID, took
+from mlcli.errors import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,17 +43,25 @@ def row(kind: str, key: str, values: list[Any]) -> dict[str, Any]:
 
 def compared(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """One row per thing that any of the runs has, with the value of each run."""
-    rows = [
+    return [
         row("run", "name", [run.info.run_name for run in runs]),
         row("run", "status", [run.info.status for run in runs]),
         row("run", "duration_ms", [took(run) for run in runs]),
-        *_rows("param", [run.data.params for run in runs]),
-        *_rows("metric", [run.data.metrics for run in runs]),
+        *results(runs),
     ]
-    return [{**item, "best": best(item["key"], item["values"])} if item["kind"] == "metric" else item for item in rows]
 
 
-def _rows(kind: str, maps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def results(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """The params, and the metrics with the best value of each."""
+    metrics = rows("metric", [run.data.metrics for run in runs])
+    return [
+        *rows("param", [run.data.params for run in runs]),
+        *({**item, "best": best(item["key"], item["values"])} for item in metrics),
+    ]
+
+
+def rows(kind: str, maps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row per key that any of the maps has."""
     return [row(kind, key, [one.get(key) for one in maps]) for key in sorted({key for one in maps for key in one})]
 
 
@@ -71,23 +79,35 @@ def differences(one: Run, other: Run) -> list[dict[str, Any]]:
     pair = (one, other)
     maps = [run.data.tags for run in pair]
     own = [{key: value for key, value in tags.items() if not key.startswith(("mlflow.", "mlcli."))} for tags in maps]
-    rows = [
+    found = [
         *compared(pair),
-        *(row("code", words, [tags.get(key) for tags in maps]) for key, words in CODE.items()),
-        row("code", PATCH, [_digest(_artifact(run, PATCH)) for run in pair]),
-        *(row("environment", words, [tags.get(key) for tags in maps]) for key, words in ENVIRONMENT.items()),
-        *_rows("package", [_packages(_artifact(run, LOCK)) for run in pair]),
-        *_rows("tag", own),
+        *origins(pair),
+        *rows("package", [packages(artifact(run, LOCK)) for run in pair]),
+        *rows("tag", own),
     ]
-    return [item for item in rows if not item["same"] and (item["kind"], item["key"]) != ("run", "name")]
+    return [item for item in found if not item["same"] and (item["kind"], item["key"]) != ("run", "name")]
 
 
-def _artifact(run: Run, name: str) -> str:
+def origins(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Which code each run had, and which environment."""
+    maps = [run.data.tags for run in runs]
+    return [
+        *(row("code", words, [tags.get(key) for tags in maps]) for key, words in CODE.items()),
+        row("code", PATCH, [_digest(artifact(run, PATCH)) for run in runs]),
+        *(row("environment", words, [tags.get(key) for tags in maps]) for key, words in ENVIRONMENT.items()),
+    ]
+
+
+def artifact(run: Run, name: str) -> str:
     """The text of an artifact, empty where there is none."""
+    from mlcli.artifacts import open_artifacts
+
+    if not run.info.artifact_uri:
+        return ""
     try:
-        with open(os.path.join(run.info.artifact_uri, *name.split("/")), encoding="utf-8", errors="replace") as file:
+        with open(open_artifacts(run.info.artifact_uri).path(name), encoding="utf-8", errors="replace") as file:
             return file.read()
-    except OSError:
+    except (OSError, InvalidInput):
         return ""
 
 
@@ -100,7 +120,7 @@ def _digest(text: str) -> str | None:
     return f"sha256 {sha256(text.encode()).hexdigest()[:12]}"
 
 
-def _packages(lock: str) -> dict[str, str]:
+def packages(lock: str) -> dict[str, str]:
     """Name and version, or place, of each line of a frozen environment."""
     found = {}
     for line in lock.splitlines():
@@ -112,22 +132,29 @@ def _packages(lock: str) -> dict[str, str]:
     return found
 
 
-def write(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
+def write_runs(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     """Write the rows with one column per run."""
+    ids = [run.info.run_id for run in runs]
+    write("runs", ids, rows, as_json=as_json, titles=[run_id[:SHORT_ID] for run_id in ids])
+
+
+def write(
+    what: str, ids: Sequence[str], rows: Sequence[Mapping[str, Any]], *, as_json: bool, titles: Sequence[str]
+) -> None:
+    """Write the rows with one column per thing that is compared; a terminal shows its title instead of its id."""
     if as_json:
-        render.emit_json({"runs": [run.info.run_id for run in runs], "rows": list(rows)})
+        render.emit_json({what: list(ids), "rows": list(rows)})
     elif render.on_terminal():
-        _to_eyes(runs, rows)
+        _to_eyes(titles, rows)
     else:
-        names = ["kind", "key", *(str(place) for place in range(len(runs)))]
+        names = ["kind", "key", *(str(place) for place in range(len(ids)))]
         lines = [dict(zip(names, (item["kind"], item["key"], *item["values"]), strict=True)) for item in rows]
-        titles = ["kind", "key", *(run.info.run_id for run in runs)]
-        render.emit("\t".join(titles))
+        render.emit("\t".join(("kind", "key", *ids)))
         for line in lines:
             render.emit("\t".join(render.tsv_cell(line[name]) for name in names))
 
 
-def _to_eyes(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> None:
+def _to_eyes(titles: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
     star, unlike = ("★", "≠") if render.unicode_ok() else ("*", "!")
     starred = any(item.get("best") for item in rows)
     lines: list[dict[str, object]] = []
@@ -150,13 +177,13 @@ def _to_eyes(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> None:
         *(
             render.Column(
                 str(place),
-                run.info.run_id[:SHORT_ID] + ("  " if starred else ""),
+                title + ("  " if starred else ""),
                 right=True,
                 least=10,
                 optional=place if place > 1 else 0,
                 keep_end=True,
             )
-            for place, run in enumerate(runs)
+            for place, title in enumerate(titles)
         ),
     ]
     for text in render.table(lines, columns, render.terminal_width()):

@@ -118,6 +118,45 @@ def experiment_names(incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)][:OFFERED]
 
 
+def model_names(incomplete: str) -> list[tuple[str, str]]:
+    """The names of the registered models that begin so."""
+    from mlcli.store import open_store
+
+    try:
+        with open_store(create=False) as store:
+            found = store.search_registered_models(max_results=1000)
+    except (MlcliError, OSError):
+        return []
+    return [(model.name, model.description) for model in found if model.name.startswith(incomplete)][:OFFERED]
+
+
+def models(incomplete: str) -> list[tuple[str, str]]:
+    """Names of models; behind ``wine/`` its versions, behind ``wine@`` its aliases, behind ``wine`` both.
+
+    bash takes an @ for the end of a word, so what stands behind one there cannot be completed.
+    """
+    from mlcli.filters import quoted
+    from mlcli.store import open_store
+
+    before = "models:/" if incomplete.startswith("models:/") else ""
+    text = incomplete[len(before) :]
+    name = text.partition("@" if "@" in text else "/")[0]
+    names = model_names(text)
+    if name == text and name not in [known for known, _ in names]:
+        return [(before + known, about) for known, about in names]
+    try:
+        with open_store(create=False) as store:
+            found = store.search_model_versions(f"name = {quoted(name)}", OFFERED, ["version_number DESC"])
+    except (MlcliError, OSError):
+        return []
+    offered = [
+        *names,
+        *((f"{name}@{alias}", f"version {version.version}") for version in found for alias in version.aliases),
+        *((f"{name}/{version.version}", ", ".join(version.aliases)) for version in found),
+    ]
+    return [(before + word, about) for word, about in offered if word.startswith(text)]
+
+
 def entry_points(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     """The entry points of the project on the line, each with its command."""
     project = _project(ctx)

@@ -1,4 +1,4 @@
-"""`mlcli models`: get models out of runs."""
+"""`mlcli models`: models by name and version, and their files."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from typing import Annotated
 
 import typer
 
-from mlcli.artifacts import LocalArtifacts, locate, parse_runs_uri
-from mlcli.cli import options, render, serve
+from mlcli.artifacts import locate, model_artifacts, open_artifacts, parse_runs_uri
+from mlcli.cli import completion, models_trust, options, registry, render, serve
 from mlcli.cli.artifacts import Destination, Force, fetch
-from mlcli.errors import InvalidInput, ModelError, NotFound
+from mlcli.errors import ModelError
 from mlcli.models import mlmodel
+from mlcli.registry import models_of_run, only_model
+from mlcli.store import open_store
 
-app = options.group("Download the models of runs; serve them, predict with them.")
+app = options.group("Register, find, compare, inspect, trust, serve and download models.")
+app.registered_commands += registry.app.registered_commands
+app.add_typer(registry.alias_app, name="alias")
+app.add_typer(registry.tag_app, name="tag")
 serve.register(app)
-
-
-@app.callback()
-def _group() -> None:
-    """Keep `models` a group: a Typer with a single command would be that command."""
+models_trust.register(app)
 
 
 @app.command()
@@ -29,7 +30,9 @@ def download(
         str,
         typer.Argument(
             metavar="URI",
-            help="runs:/RUN/PATH; runs:/RUN where the run has one model; models:/NAME/VERSION or models:/NAME@ALIAS.",
+            help="runs:/RUN/PATH; runs:/RUN where the run has one model; NAME/VERSION, NAME@ALIAS or"
+            " \"NAME?tags.stage = 'ready'\", with models:/ before it or not.",
+            autocompletion=completion.models,
         ),
     ],
     dst_path: Destination = ".",
@@ -41,13 +44,16 @@ def download(
     The copy is made aside, its files are checked against the digests in its MLmodel file, and only then it gets its
     name. A model that is there already stays if it is the same; --force replaces one that differs.
     """
-    artifacts, path = locate(uri)
     name = ""
+    if ":" not in uri and not os.path.exists(uri):
+        with open_store(create=False) as store:
+            uri = registry.uri_of(registry.one_version(store, uri))
     if uri.startswith("runs:") and not parse_runs_uri(uri)[1]:
-        path = _only_model(artifacts, uri)
-    elif not path:
+        uri = _only_model(uri)
+    artifacts, path = (model_artifacts(uri), "") if uri.startswith("models:") else locate(uri)
+    if not path:
         # A registered or logged model is a folder of its own: its copy is named as the URI names it.
-        name = re.sub("[@/].*", "", uri.partition("/")[2]) if uri.startswith("models:") else uri.rpartition("/")[2]
+        name = re.sub("[@/?].*", "", uri.partition("/")[2]) if uri.startswith("models:") else uri.rpartition("/")[2]
     if artifacts.has(path) and not artifacts.has(f"{path}/{mlmodel.FILE}".lstrip("/")):
         raise ModelError(
             f"{uri} is not a model: it has no {mlmodel.FILE} file",
@@ -57,17 +63,12 @@ def download(
     render.emit_json({"path": found}) if as_json else render.emit(found)
 
 
-def _only_model(artifacts: LocalArtifacts, uri: str) -> str:
-    """The path of the run's model, if it has just one."""
-    ending = f"/{mlmodel.FILE}"
-    found = [file.path.removesuffix(ending) for file in artifacts.walk() if f"/{file.path}".endswith(ending)]
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        raise NotFound(f"{uri} has no model", hint="`mlcli artifacts list` shows what the run has")
-    raise InvalidInput(
-        f"the run has {len(found)} models", hint="say which: " + " or ".join(f"{uri}/{path}" for path in found)
-    )
+def _only_model(uri: str) -> str:
+    """The URI of the run's model, if it has just one."""
+    with open_store(create=False) as store:
+        run = store.get_run(store.find_run(parse_runs_uri(uri)[0]))
+        files = open_artifacts(run.info.artifact_uri, store=store.root).walk()
+        return only_model(run.info.run_id, models_of_run(store, run, files)).uri
 
 
 def check(folder: str) -> None:

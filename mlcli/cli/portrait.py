@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from mlcli.entities import Experiment, FileInfo, Run
+    from mlcli.registry import RunModel
 
 NOTE = "mlflow.note.content"
 PARENT = "mlflow.parentRunId"
@@ -21,7 +22,13 @@ SHORT_ID = 8
 TOLD = {NOTE, "mlflow.runName", "mlflow.user"}
 
 
-def to_pipe(run: Run, experiment: Experiment, files: Sequence[FileInfo], children: Sequence[Run]) -> None:
+def to_pipe(
+    run: Run,
+    experiment: Experiment,
+    files: Sequence[FileInfo],
+    children: Sequence[Run],
+    models: Sequence[RunModel],
+) -> None:
     """Everything as name and value, one a line."""
     info = {
         **run.info._asdict(),
@@ -37,6 +44,12 @@ def to_pipe(run: Run, experiment: Experiment, files: Sequence[FileInfo], childre
             *((f"tags.{key}", value) for key, value in sorted(run.data.tags.items())),
             *(("child", child.info.run_id) for child in children),
             *(("artifact", file.path) for file in files),
+            *(("model", model.uri) for model in models),
+            *(
+                (f"registered.{version.name}/{version.version}", ",".join(version.aliases))
+                for model in models
+                for version in model.versions
+            ),
         ]
     )
 
@@ -47,6 +60,7 @@ def to_eyes(
     curves: Mapping[str, Sequence[float]],
     files: Sequence[FileInfo],
     children: Sequence[Run],
+    models: Sequence[RunModel],
 ) -> None:
     """The answer to: did it work, what was it, what came of it."""
     info, tags = run.info, run.data.tags
@@ -58,7 +72,7 @@ def to_eyes(
     if tags.get(NOTE):
         render.heading("note")
         render.emit(render.plain_lines(tags[NOTE]))
-    _section("params", sorted(run.data.params.items()))
+    section("params", sorted(run.data.params.items()))
     if curves:
         render.heading("metrics")
         for line in _metrics(run, curves):
@@ -68,8 +82,9 @@ def to_eyes(
         for child in children:
             parts = (render.status(child.info.status), child.info.run_id[:SHORT_ID], child.info.run_name)
             render.emit(f"{'  '.join(map(render.plain, parts))}  {render.styled(render.duration(took(child)), 'dim')}")
+    section("models", [(render.plain(model.path or model.uri), _registered(model)) for model in models])
     everything = render.levels().verbose
-    _section(
+    section(
         "tags",
         sorted(
             (key, value)
@@ -83,6 +98,15 @@ def to_eyes(
             render.emit(line)
     if info.status in (RunStatus.FAILED, RunStatus.KILLED) and any(file.path == LOG for file in files):
         render.note(f"\n`mlcli runs logs {info.run_id[:SHORT_ID]}` prints what it wrote")
+
+
+def _registered(model: RunModel) -> str:
+    """The versions that are made of a model, each with the aliases that name it."""
+    words = [
+        " ".join((f"{version.name}/{version.version}", *(f"@{alias}" for alias in version.aliases)))
+        for version in model.versions
+    ]
+    return ", ".join(words) or "not registered"
 
 
 def child_sign() -> str:
@@ -109,15 +133,6 @@ def _first_lines(run: Run, experiment: Experiment) -> list[tuple[str, object]]:
     commit = tags.get("mlflow.source.git.commit")
     if commit and tags.get("mlcli.git.dirty") == "true":
         commit += " and uncommitted changes (code/diff.patch)"
-    environment = " ".join(
-        part
-        for part in (
-            tags.get("mlcli.env.manager", ""),
-            f"Python {tags['mlcli.env.python']}" if "mlcli.env.python" in tags else "",
-            f"({tags['mlcli.env.key'][:SHORT_ID]})" if "mlcli.env.key" in tags else "",
-        )
-        if part
-    )
     ended = tags.get("mlcli.end_reason", "")
     for name, words in (("mlcli.signal", "signal"), ("mlcli.exit_code", "exit code")):
         value = tags.get(name, "0")
@@ -138,10 +153,16 @@ def _first_lines(run: Run, experiment: Experiment) -> list[tuple[str, object]]:
         ("repository", tags.get("mlflow.source.git.repoURL")),
         ("entry point", tags.get("mlflow.project.entryPoint")),
         ("command", tags.get("mlcli.command")),
-        ("environment", environment or None),
+        ("environment", environment(*(tags.get(f"mlcli.env.{part}") for part in ("manager", "python", "key"))) or None),
         ("child of", tags.get(PARENT)),
         ("folder", info.artifact_uri),
     ]
+
+
+def environment(manager: str | None, python: str | None, key: str | None) -> str:
+    """An environment in few words, as far as it is known."""
+    parts = (manager, f"Python {python}" if python else "", f"({key[:SHORT_ID]})" if key else "")
+    return " ".join(part for part in parts if part)
 
 
 def _resources(tags: Mapping[str, str]) -> str:
@@ -156,7 +177,8 @@ def _resources(tags: Mapping[str, str]) -> str:
     return ", ".join(parts)
 
 
-def _section(title: str, pairs: Sequence[tuple[str, object]]) -> None:
+def section(title: str, pairs: Sequence[tuple[str, object]]) -> None:
+    """Names and values below a heading, if there are any."""
     if pairs:
         render.heading(title)
         render.fields(pairs)

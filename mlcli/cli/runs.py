@@ -60,13 +60,47 @@ def search(
     view: options.View = "active_only",
     max_results: options.Limit = 100,
     order_by: options.OrderBy = None,
+    best: Annotated[
+        Optional[str],
+        typer.Option(
+            "--best",
+            metavar="KEY",
+            help="Only the one run with the greatest metrics.f1 (the least of losses, errors and times; ASC or DESC behind"
+            " KEY says which way).",
+        ),
+    ] = None,
+    worst: Annotated[
+        Optional[str], typer.Option("--worst", metavar="KEY", help="Only the run at the other end.")
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Search runs by params, metrics, tags and times.
 
     For example: mlcli runs search "metrics.acc > 0.9 and params.solver = 'lbfgs'"
+
+    --best gives one run; in a pipe its id alone: mlcli runs search --best metrics.f1 | mlcli models register - wine
     """
-    _list(experiment_name, experiment_id, view, max_results, filter_string, order_by, as_json)
+    if best is None and worst is None:
+        _list(experiment_name, experiment_id, view, max_results, filter_string, order_by, as_json)
+        return
+    if (best is not None and worst is not None) or order_by:
+        raise InvalidInput("--best, --worst and --order-by each say an order: give one of them")
+    from mlcli.cli import extremes
+
+    with open_store(create=False) as store:
+        chosen = options.chosen_experiments(store, experiment_name, experiment_id)
+        ids = None if chosen is None else [experiment.experiment_id for experiment in chosen]
+        found, metric = extremes.find(
+            store, ids, filter_string, options.view_type(view), best or worst or "", best=best is not None
+        )
+        experiments = _experiment_names(store, [found])
+    if as_json:
+        render.emit_json(found.to_dictionary())
+    elif render.on_terminal():
+        render.records([_row(found, experiments)], _columns([found], experiments))
+    else:
+        render.emit(found.info.run_id)
+        render.note(f"{found.info.run_name}: {metric} {render.number(found.data.metrics[metric])}")
 
 
 def _list(
@@ -252,25 +286,27 @@ def export(
 def show(run: options.RunArgument = None, run_id: options.RunOption = None, as_json: options.Json = False) -> None:
     """Show one run whole.
 
-    How it went, where it came from, its params, metrics, tags and artifacts. With --verbose also the tags that mlcli sets.
+    How it went, where it came from, its params, metrics, tags, artifacts and models. With --verbose also the tags that mlcli sets.
     """
     from mlcli.artifacts import open_artifacts
+    from mlcli.registry import models_of_run
 
     with open_store(create=False) as store:
         found = store.get_run(options.one_run(store, run, run_id))
+        files = open_artifacts(found.info.artifact_uri, store=store.root).walk()
+        models = models_of_run(store, found, files)
         if as_json:
-            render.emit_json(found.to_dictionary())
+            render.emit_json({**found.to_dictionary(), "models": [model.to_dictionary() for model in models]})
             return
         experiment = store.get_experiment(found.info.experiment_id)
         curves = {key: store.get_metric_values(found.info.run_id, key) for key in found.data.metrics}
         children = store.search_runs(
             filter_string=f"tags.`{portrait.PARENT}` = '{found.info.run_id}'", order_by=["start_time ASC"]
         )
-    files = open_artifacts(found.info.artifact_uri).walk()
     if render.on_terminal():
-        portrait.to_eyes(found, experiment, curves, files, children)
+        portrait.to_eyes(found, experiment, curves, files, children, models)
     else:
-        portrait.to_pipe(found, experiment, files, children)
+        portrait.to_pipe(found, experiment, files, children, models)
 
 
 app.command("describe", help="The same as show.")(show)
@@ -349,6 +385,9 @@ def _tail_start(path: str, lines: int) -> int:
 def compare(
     runs: options.Runs,
     changed: Annotated[bool, typer.Option("--changed", help="Only what is not the same in all.")] = False,
+    test: Annotated[
+        bool, typer.Option("--test", help="Of evaluations: whether they truly differ from the first one.")
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Put runs side by side.
@@ -362,8 +401,14 @@ def compare(
         found = [store.get_run(store.find_run(word)) for word in runs]
     if len(found) < 2:
         raise InvalidInput("two runs at least are needed", hint="mlcli runs compare latest latest~1")
+    if test:
+        from mlcli.cli import significance
+
+        with open_store(create=False) as store:
+            significance.compare(store, found, as_json=as_json)
+        return
     rows = [row for row in comparison.compared(found) if not changed or not row["same"]]
-    comparison.write(found, rows, as_json=as_json)
+    comparison.write_runs(found, rows, as_json=as_json)
 
 
 @app.command()
@@ -381,7 +426,7 @@ def diff(
     with open_store(create=False) as store:
         found = [store.get_run(store.find_run(word)) for word in (first, second)]
     rows = comparison.differences(*found)
-    comparison.write(found, rows, as_json=as_json)
+    comparison.write_runs(found, rows, as_json=as_json)
     if not rows:
         render.note("they differ in nothing that was recorded")
     elif any(row["key"] == comparison.PATCH for row in rows):

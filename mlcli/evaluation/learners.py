@@ -214,7 +214,7 @@ def kind_of(learner: Learner, table: Table) -> str:
 # -- one fold
 
 
-def run_fold(learner: Learner, table: Table, train: Any, test: Any, kind: str) -> Outcome:
+def run_fold(learner: Learner, table: Table, train: Any, test: Any, kind: str, fold: int = 0) -> Outcome:
     """Fit on the one rows, unless nothing is to be fitted, and answer for the others."""
     start = time.perf_counter()
     model = learner.model
@@ -227,7 +227,7 @@ def run_fold(learner: Learner, table: Table, train: Any, test: Any, kind: str) -
         )
         return Outcome(answers)
     if hasattr(model, "evaluate_fold"):  # a project
-        outcome: Outcome = model.evaluate_fold(table, train, test, kind)
+        outcome: Outcome = model.evaluate_fold(table, train, test, kind, fold)
         return outcome
     if len(train):
         model = _fresh(model, kind).fit(table.take(train), table.truth[train])
@@ -268,6 +268,11 @@ def answer(model: Any, features: Any, truth: Any, kind: str) -> Tuple[Answers, D
 
 
 def _classified(model: Any, features: Any, truth: Any, said: Any) -> Answers:
+    whole = scores.labels_of(truth).dtype.kind in "iub"
+    if whole and said.dtype.kind == "f" and (said != said.round()).any():
+        raise InvalidInput(
+            "the model answers with fractions, which are no classes", hint="is it a regressor? --type regressor"
+        )
     columns = getattr(model, "classes_", None)
     probability = margin = None
     if columns is not None and hasattr(model, "predict_proba"):

@@ -12,9 +12,9 @@ import json
 import math
 import os
 import time
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from mlcli import config, content, fluent, rules
+from mlcli import config, content, fluent, rights, rules
 from mlcli._version import __version__
 from mlcli.errors import InvalidInput, InvalidState, MlcliError
 from mlcli.evaluation import learners, scores, splits, statistics, tables, thresholds
@@ -145,6 +145,7 @@ def check(request: Request) -> None:
 def load(request: Request) -> Job:
     """Find and check everything that can be before a run is made."""
     check(request)
+    _need("sklearn", "scipy", "numpy")
     learner = learners.of(request.model, trust=request.trust)
     baselines = tuple([learners.of(item, trust=request.trust) for item in request.baselines])
     for one in (learner, *baselines):
@@ -181,6 +182,16 @@ def load(request: Request) -> Job:
         tuple(told),
         _fingerprint(request, learner, baselines, table, kind),
     )
+
+
+def _need(*modules: str) -> None:
+    from importlib.util import find_spec
+
+    missing = [name for name in modules if find_spec(name) is None]
+    if missing:
+        raise MlcliError(
+            "an evaluation needs scikit-learn, which is not installed", hint="pip install 'mlcli[sklearn]'"
+        )
 
 
 def _can(learner: Learner, method: str) -> None:
@@ -237,7 +248,7 @@ class Kept:
         """Note what is evaluated; or, of one begun before, that it is the same."""
         found = self.read()
         if found is None:
-            os.makedirs(self.folder, exist_ok=True)
+            rights.make_folder(self.folder)
             self._write(
                 "plan.json",
                 content.json_text({"fingerprint": job.fingerprint, "arguments": dict(job.request.arguments)}).encode(),
@@ -321,7 +332,7 @@ def answered(job: Job, kept: Kept, listener: Listener) -> List[List[Outcome]]:
     listener.progress(len(found), len(tasks))
     everyone = (job.learner, *job.baselines)
 
-    work = [(task, everyone[task[0]], job.table, *parts[task[1]], job.kind) for task in left]
+    work = [(task, everyone[task[0]], job.table, *parts[task[1]], job.kind, task[1]) for task in left]
     for task, outcome in _each(work, job):
         found[task] = outcome
         if len(tasks) > 1:
@@ -334,10 +345,11 @@ def _one(task: Tuple[int, int], *work: Any) -> Tuple[Tuple[int, int], Outcome]:
     return task, learners.run_fold(*work)
 
 
-def _each(work: Sequence[Any], job: Job) -> Any:
+def _each(work: Sequence[Any], job: Job) -> Iterator[Tuple[Tuple[int, int], Outcome]]:
     """The results as they come; several processes at once where asked for, threads where they only wait for others."""
     if job.request.jobs == 1 or len(work) < 2:
-        return (_one(*item) for item in work)
+        yield from (_one(*item) for item in work)
+        return
     from joblib import Parallel, delayed
 
     backend = "threading" if _recipes(job) else "loky"
@@ -345,7 +357,18 @@ def _each(work: Sequence[Any], job: Job) -> Any:
         together = Parallel(n_jobs=job.request.jobs, backend=backend, return_as="generator_unordered")
     except (TypeError, ValueError):  # joblib before 1.4 gives all at the end
         together = Parallel(n_jobs=job.request.jobs, backend=backend)
-    return together(delayed(_one)(*item) for item in work)
+    try:
+        yield from together(delayed(_one)(*item) for item in work)
+    finally:
+        if backend == "loky":
+            _end_workers()
+
+
+def _end_workers() -> None:
+    """End joblib's processes: they wait five minutes for more work, and the end of the program for them."""
+    from joblib.externals.loky import get_reusable_executor
+
+    get_reusable_executor().shutdown(wait=True, kill_workers=True)
 
 
 # -- tell
@@ -445,7 +468,8 @@ def _of_folds(job: Job, outcomes: Sequence[Outcome], wanted: Sequence[str]) -> D
             continue
         bounds = None
         if job.request.interval != "none" and len(told) > 1 and name != "mean_on_target":
-            bounds = scores.within(name, statistics.fold_interval(told, test_share(job), job.request.level))
+            ranged = scores.PRIMARY[job.kind] if name == "score" else name
+            bounds = scores.within(ranged, statistics.fold_interval(told, test_share(job), job.request.level))
         std = float(told.std(ddof=1)) if len(told) > 1 else None
         found[name] = Figure(float(told.mean()), bounds, std, tuple(values.tolist()), "mean of folds")
     return found
@@ -683,6 +707,8 @@ def evaluate(request: Request, listener: Listener = Listener()) -> Evaluated:  #
         outcomes = answered(job, kept, listener)
         done = _told(job, outcomes, run.run_id, time.time() - start)
         _record(run, job, outcomes, done)
+        for line in done.report["warnings"][len(job.warnings) :]:
+            listener.warn(line)
     except KeyboardInterrupt:
         for recipe in _recipes(job):
             recipe.cancel()
@@ -989,6 +1015,8 @@ def _predictions_text(job: Job, parts: Sequence[Optional[Answers]]) -> str:
         columns += [f"probability_{label}" for label in classes]
     elif all([part.margin is not None for part in told]):
         columns.append("margin")
+    if job.table.groups is not None:
+        columns.append("group")
     rows: List[Sequence[Any]] = []
     for fold, (part, (_, test)) in enumerate(zip(told, job.plan.parts)):
         lines = [test.tolist(), [fold] * len(test), part.truth.tolist(), part.predicted.tolist()]
@@ -996,6 +1024,8 @@ def _predictions_text(job: Job, parts: Sequence[Optional[Answers]]) -> str:
             lines += scores.widened(part, classes).T.tolist()
         elif "margin" in columns:
             lines.append(part.margin.tolist())
+        if job.table.groups is not None:
+            lines.append(job.table.groups[test].tolist())
         rows += zip(*lines)
     return csv_text(columns, rows)
 
@@ -1016,6 +1046,3 @@ def arguments_of(run_id: str) -> Dict[str, Any]:
         )
     said: Dict[str, Any] = found["arguments"]
     return said
-
-
-__all__ = ["Evaluated", "Listener", "MlcliError", "Request", "evaluate"]

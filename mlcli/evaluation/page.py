@@ -21,9 +21,9 @@ TITLES = {
 }
 STYLE = """
 :root{color-scheme:light dark}
-body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
+body{font:15px/1.5 system-ui,sans-serif;max-width:66rem;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.4rem;margin-bottom:.2rem}h2{font-size:1.1rem;margin-top:2rem}
-table{border-collapse:collapse;margin:.5rem 0}td,th{padding:.25rem .7rem;text-align:right;border-bottom:1px solid #8884}
+table{border-collapse:collapse;margin:.5rem 0}td,th{padding:.25rem .7rem;text-align:right;white-space:nowrap;border-bottom:1px solid #8884}
 td:first-child,th:first-child{text-align:left}.l{text-align:left}
 .pictures{display:flex;flex-wrap:wrap;gap:1rem}figure{margin:0}figcaption{font-weight:600}
 svg{max-width:100%;height:auto;font:11px system-ui,sans-serif}svg text{fill:currentColor}
@@ -97,7 +97,7 @@ def plot(
     """Lines or dots in a square with its axes named."""
     xs = [x for _, points in series for x, _ in points]
     ys = [y for _, points in series for _, y in points] + ([] if level is None else [level])
-    low_x, high_x = (0.0, 1.0) if unit else _span(xs)
+    low_x, high_x = (0.0, 1.0) if unit or level == 1.0 else _span(xs)
     low_y, high_y = (0.0, 1.0) if unit else _span(ys)
 
     def place(x: float, y: float) -> str:

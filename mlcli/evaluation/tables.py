@@ -153,7 +153,7 @@ def _near(word: str, known: Any) -> str:
     import difflib
 
     names = [str(name) for name in known]
-    near = difflib.get_close_matches(word, names, 1)
+    near = [name for name in names if name.lower() == word.lower()] or difflib.get_close_matches(word, names, 1)
     shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
     return f"did you mean {near[0]!r}? They have {shown}" if near else f"they have {shown}"
 

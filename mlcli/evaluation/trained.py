@@ -76,21 +76,22 @@ class Recipe:
                 hint="an evaluation tells it the rows to train and to test on as the files train_data and test_data",
             )
 
-    def evaluate_fold(self, table: Table, train: Any, test: Any, kind: str) -> Outcome:
+    def evaluate_fold(self, table: Table, train: Any, test: Any, kind: str, fold: int = 0) -> Outcome:
         """Run the project on these rows and read what it gave back."""
         run_id = journal.new_run_id()
         with tempfile.TemporaryDirectory(prefix="mlcli-fold-") as folder:
             files = write_parts(table, folder, {TRAIN: train, TEST: test})
-            seconds = self._run(run_id, files, folder)
+            seconds = self._run(run_id, files, folder, f"fold-{fold}")
         return self._read(run_id, table, test, kind, seconds)
 
-    def _run(self, run_id: str, files: Mapping[str, str], folder: str) -> float:
+    def _run(self, run_id: str, files: Mapping[str, str], folder: str, name: str) -> float:
         import time
 
         options = {
             "--entry-point": self.entry_point,
             "--version": self.version,
             "--env-manager": self.env_manager,
+            "--run-name": name,
             "--new-run-id": run_id,
             "--parent-run-id": self.parent,
         }

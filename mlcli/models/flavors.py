@@ -14,8 +14,13 @@ class Flavor(Protocol):
     def load(self, found: Found) -> Any:
         """The model itself; asks ``found`` before anything in the files may run."""
 
-    def predictor(self, model: Any, how: Mapping[str, Any]) -> Tuple[Callable[..., Any], bool]:
-        """The function that predicts, and whether it takes ``params`` too. ``how`` is the python_function flavor."""
+    def predictor(
+        self, model: Any, how: Mapping[str, Any], found: Found, config: Optional[Mapping[str, Any]] = None
+    ) -> Tuple[Callable[..., Any], bool]:
+        """The function that predicts, and whether it takes ``params`` too.
+
+        ``how`` is the python_function flavor; ``config`` is what load_model was given for custom models.
+        """
 
 
 class Line(NamedTuple):
@@ -26,7 +31,13 @@ class Line(NamedTuple):
     module: str
 
 
-FLAVORS = (Line("sklearn", "mlflow.sklearn", "mlcli.models.sklearn"),)
+FLAVORS = (
+    Line("sklearn", "mlflow.sklearn", "mlcli.models.sklearn"),
+    Line("python_function", "mlflow.pyfunc.model", "mlcli.models.python"),
+    Line("xgboost", "mlflow.xgboost", "mlcli.models.xgboost"),
+    Line("lightgbm", "mlflow.lightgbm", "mlcli.models.lightgbm"),
+    Line("pytorch", "mlflow.pytorch", "mlcli.models.pytorch"),
+)
 PYTHON_FUNCTION = "python_function"
 
 

@@ -26,10 +26,10 @@ class Found(NamedTuple):
     def flavor(self, name: str) -> Dict[str, Any]:
         return mlmodel.flavor(self.content, name, self.folder)
 
-    def path(self, name: Any, *, folder: bool = False) -> str:
-        """A file (or folder) of the model, which must be there and inside of it."""
+    def path(self, name: Any, *, file: bool = True) -> str:
+        """A file of the model (or, without ``file``, a folder too), which must be there and inside of it."""
         path = LocalArtifacts(self.folder).path(str(name or ""))
-        if not (os.path.isdir(path) if folder else os.path.isfile(path)):
+        if not name or not (os.path.isfile(path) if file else os.path.exists(path)):
             raise ModelError(f"{self.uri} is incomplete: its file {name!r} is missing")
         return path
 
@@ -41,6 +41,16 @@ class Found(NamedTuple):
 
 def find(model_uri: str, *, trust_it: bool = False, dst_path: Optional[str] = None) -> Found:
     """Find the files of a model, fetched if they are on a server, and check them against the digests in its MLmodel."""
+    found = look(model_uri, dst_path=dst_path)
+    if trust_it:
+        return found._replace(grant="trust=True")
+    if found.grant is None:  # what is trusted as it is may also have been changed on purpose
+        mlmodel.check_digests(found.folder, found.content)
+    return found
+
+
+def look(model_uri: str, *, dst_path: Optional[str] = None) -> Found:
+    """Find the files of a model, damaged or not."""
     model_uri = os.fspath(model_uri)
     if dst_path is not None:
         folder = download(model_uri, dst_path)
@@ -49,11 +59,7 @@ def find(model_uri: str, *, trust_it: bool = False, dst_path: Optional[str] = No
         folder = artifacts.path(path)
     if not os.path.isdir(folder):
         raise NotFound(f"there is no model at {model_uri}", hint=f"{folder} is not a folder")
-    content = mlmodel.read(folder)
-    grant = "trust=True" if trust_it else trust.grant(folder)
-    if grant is None:  # what was trusted as it is may also have been changed on purpose
-        mlmodel.check_digests(folder, content)
-    return Found(model_uri, folder, content, grant)
+    return Found(model_uri, folder, mlmodel.read(folder), trust.grant(folder))
 
 
 def bring_code(found: Found, code: Any) -> None:

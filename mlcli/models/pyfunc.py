@@ -6,7 +6,8 @@ import re
 from typing import Any, Callable, Dict, Mapping, Optional
 
 from mlcli.errors import ModelError
-from mlcli.models import flavors, loading
+from mlcli.models import flavors, loading, schema
+from mlcli.models.schema import Params, Schema
 from mlcli.models.signature import ModelSignature
 
 
@@ -54,13 +55,35 @@ class PyFuncModel:
         self.signature = self.metadata.signature
         self.predict_fn = predict_fn
         self.takes_params = takes_params
+        self._schema = Schema.of(self.signature.inputs) if self.signature else None
         self._model = model
 
     def predict(self, data: Any, params: Optional[Mapping[str, Any]] = None) -> Any:
         """Predict for a DataFrame, an array, lists or a dictionary of columns, checked against the signature."""
+        data = self._fitted(data)
         if self.takes_params:
-            return self.predict_fn(data, params=params)
+            known = Params.of(self.signature.params) if self.signature else None
+            return self.predict_fn(data, params=known.fill(dict(params or {})) if known else params)
         return self.predict_fn(data)
+
+    def _fitted(self, data: Any) -> Any:
+        """The data as the signature has them; InvalidInput names the column and the row that do not fit."""
+        if self._schema is None:
+            return data
+        if self._schema.tensors and hasattr(data, "dtype") and hasattr(data, "tolist"):
+            if _is_as_said(data, self._schema.tensors[0]):
+                return data
+            return self._schema.tensor(schema.Nested(data.tolist()))
+        if self._schema.tensors:
+            return data
+        if hasattr(data, "columns") and hasattr(data, "dtypes"):
+            return self._schema.frame(data)
+        if isinstance(data, Mapping):
+            plain = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in data.items()}
+            return self._schema.frame(schema.Columns(plain))
+        if isinstance(data, (list, tuple)) and data and all(isinstance(row, Mapping) for row in data):
+            return self._schema.frame(schema.Records([dict(row) for row in data]))
+        return self._schema.frame(schema.Nested(data.tolist() if hasattr(data, "tolist") else list(data)))
 
     def unwrap(self) -> Any:
         """The model itself: the estimator, the booster, the Python object."""
@@ -77,10 +100,25 @@ class PyFuncModel:
         return f"<PyFuncModel {type(self._model).__name__} from {self.model_uri}>"
 
 
-def load_model(model_uri: str, *, trust: bool = False, dst_path: Optional[str] = None) -> PyFuncModel:
+def _is_as_said(array: Any, said: schema.Tensor) -> bool:
+    return (
+        str(array.dtype) == said.dtype
+        and len(array.shape) == len(said.shape)
+        and all(want in (-1, has) for want, has in zip(said.shape, array.shape))
+    )
+
+
+def load_model(
+    model_uri: str,
+    *,
+    trust: bool = False,
+    dst_path: Optional[str] = None,
+    model_config: Optional[Mapping[str, Any]] = None,
+) -> PyFuncModel:
     """Load a model of any flavor: ``runs:/<run>/<path>``, ``models:/<name>/<version>``, a path ...
 
     ``trust=True`` also loads what can run code while it is loaded. ``dst_path`` keeps a copy of the directory there.
+    ``model_config`` is for custom Python models, over what was saved with them.
     """
     found = loading.find(model_uri, trust_it=trust, dst_path=dst_path)
     how = found.flavor(flavors.PYTHON_FUNCTION)
@@ -90,7 +128,7 @@ def load_model(model_uri: str, *, trust: bool = False, dst_path: Optional[str] =
     loading.bring_code(found, how.get("code"))
     flavor = flavors.module_of(line)
     model = flavor.load(found)
-    predict_fn, takes_params = flavor.predictor(model, how)
+    predict_fn, takes_params = flavor.predictor(model, how, found, model_config)
     return PyFuncModel(found, model, predict_fn, takes_params=takes_params)
 
 
@@ -103,7 +141,7 @@ def _load_foreign(found: loading.Found, how: Mapping[str, Any]) -> PyFuncModel:
         raise ModelError(f"{found.uri} has no loader_module that could be imported: {name[:80]!r}")
     found.ask(f"it is loaded by the module {name}")
     loading.bring_code(found, how.get("code"))
-    path = found.path(how["data"], folder=True) if how.get("data") else found.folder
+    path = found.path(how["data"], file=False) if how.get("data") else found.folder
     try:
         model = import_module(name)._load_pyfunc(path)  # noqa: SLF001 - the name by which MLflow finds loaders
     except (ImportError, AttributeError) as error:

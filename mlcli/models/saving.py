@@ -136,12 +136,14 @@ def log(
     run = fluent.run_to_log(run_id)
     origin = {"artifact_path": artifact, "run_id": run.run_id}
     with run.artifacts.writing(artifact) as folder:
-        content = _write(folder, writer, given, origin, {**_circumstances(run), **_filled(about)})
+        content = _write(
+            folder, writer, given, origin, {**_circumstances(run), **_filled({**about, "step": step or None})}
+        )
         digest = mlmodel.tree_digest(folder)
     uri = f"runs:/{run.run_id}/{artifact}"
     trust.note_logged(digest, uri)
     run.set_tags({digest_tag(artifact): digest})
-    version = register(run.root, registered_model_name, uri, run.run_id) if registered_model_name is not None else None
+    version = register(run.root, registered_model_name, uri) if registered_model_name is not None else None
     described = content.get("signature")
     return ModelInfo(
         uri,
@@ -159,17 +161,13 @@ def log(
     )
 
 
-def register(root: str, name: str, uri: str, run_id: str) -> int:
+def register(root: str, name: str, uri: str) -> int:
     """Make the model a new version of the registered model ``name``, which is created if need be; say which."""
-    from mlcli.errors import AlreadyExists
+    from mlcli import registry
     from mlcli.store import open_store
 
     with open_store(root) as store:
-        try:
-            store.create_registered_model(name)
-        except AlreadyExists:
-            pass
-        version = int(store.create_model_version(name, uri, run_id=run_id).version)
+        version = int(registry.register(store, uri, name).version)
     print(f"mlcli: registered as version {version} of {name}: models:/{name}/{version}", file=sys.stderr)
     return version
 
@@ -266,20 +264,18 @@ def _flavors(folder: str, written: Written, given: Given) -> Dict[str, Dict[str,
         own[EXTRA_FILES] = [
             {"path": f"{EXTRA_FILES}/{os.path.basename(os.fspath(uri).rstrip('/'))}"} for uri in given.extra_files
         ]
-    result = {written.name: own}
-    if written.python is not None:
-        python = {
-            "env": {"conda": "conda.yaml", "virtualenv": "python_env.yaml"},
-            "python_version": ".".join(map(str, sys.version_info[:3])),
-            **written.python,
-        }
-        if given.code_paths:
-            python["code"] = CODE
-        # A custom Python model has no other flavor than this.
-        result = {"python_function": {**python, **(own if written.name == "python_function" else {})}, **result}
-        if written.name == "python_function":
-            result = {"python_function": {**own, **python}}
-    return result
+    if written.python is None:
+        return {written.name: own}
+    python = {
+        "env": {"conda": "conda.yaml", "virtualenv": "python_env.yaml"},
+        "python_version": ".".join(map(str, sys.version_info[:3])),
+        **written.python,
+    }
+    if given.code_paths:
+        python["code"] = CODE
+    if written.name == "python_function":  # a custom Python model has no other flavor
+        return {written.name: {**own, **python}}
+    return {"python_function": python, written.name: own}
 
 
 def _put(artifacts: LocalArtifacts, uri: Any, folder: str) -> None:

@@ -123,15 +123,19 @@ def load(found: loading.Found) -> Any:
     return load_file(found, flavor.get("pickled_model"), flavor.get("serialization_format"))
 
 
-def load_file(found: loading.Found, name: Any, form: Any) -> Any:
-    """The object in a file of the model, pickled or in skops' form."""
+def load_file(
+    found: loading.Found, name: Any, form: Any, *, instances: FrozenSet[Tuple[str, str]] = frozenset()
+) -> Any:
+    """The object in a file of the model, pickled or in skops' form; ``instances`` as :func:`pickles.load` takes them."""
     path = found.path(name)
     if form == SERIALIZATION_FORMAT_SKOPS:
-        return skops.load(path, found)
-    return pickles.load(path, found)
+        return skops.load(path, found, instances)
+    return pickles.load(path, found, instances)
 
 
-def predictor(model: Any, how: Mapping[str, Any]) -> Tuple[Callable[..., Any], bool]:
+def predictor(
+    model: Any, how: Mapping[str, Any], _found: loading.Found, _config: Optional[Mapping[str, Any]] = None
+) -> Tuple[Callable[..., Any], bool]:
     return flavors.plain_method(model, how), False
 
 

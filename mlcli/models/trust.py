@@ -25,6 +25,12 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 _TYPE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)+\Z")
 LOGGED, ADDED, TYPE = "logged", "added", "type"
 MAX_TOLD = 8
+# Whoever may call what is in these may do everything.
+_ALL_POWERFUL = frozenset(
+    "__main__ asyncio builtins cloudpickle code codeop concurrent ctypes dill distutils functools importlib joblib marshal"
+    " mlcli multiprocessing nt operator os pickle pip pkgutil posix pty runpy setuptools shutil signal socket subprocess"
+    " sys threading timeit types webbrowser".split()
+)
 
 
 class Note(NamedTuple):
@@ -102,7 +108,16 @@ def add_type(name: str) -> Note:
     """Note that a type or function may be used by any model. A pickle may call it with what it likes."""
     if not _TYPE.match(name):
         raise InvalidInput(f"{name!r} is no name of a type", hint="write it with its module: my_package.module.Thing")
+    if _is_all_powerful(name):
+        raise InvalidInput(
+            f"with {name} any model could do everything",
+            hint="trust the single model that needs it: `mlcli models trust add URI`",
+        )
     return _add(Note(TYPE, name, "", int(time.time() * 1000)))
+
+
+def _is_all_powerful(name: str) -> bool:
+    return name.partition(".")[0] in _ALL_POWERFUL
 
 
 def _add(note: Note) -> Note:
@@ -150,7 +165,7 @@ def refusal(uri: str, content: Mapping[str, Any], what: str, names: Sequence[str
     ``names`` are the types and functions that it would do with; none where it takes more than that.
     """
     ways = ["`--trust` (in Python trust=True) for this once", f"`mlcli models trust add {uri}` for good"]
-    if 0 < len(names) <= MAX_TOLD:
+    if 0 < len(names) <= MAX_TOLD and not any(map(_is_all_powerful, names)):
         ways.append(f"`mlcli models trust types add {' '.join(names)}` for every model that names no more")
     return ModelError(
         f"{uri} is not loaded: loading it can run code ({what}). {maker(content)}",

@@ -14,7 +14,8 @@ from typing import IO, TYPE_CHECKING, Any, cast
 from mlcli.errors import MlcliError, NotFound
 from mlcli.server import http
 from mlcli.server.http import Receive, Refused, Scope, Send
-from mlcli.store.rest import API, RestStore
+from mlcli.store.http import API
+from mlcli.store.rest import RestStore
 
 if TYPE_CHECKING:
     from mlcli.server.adopt import AdoptingStore, Adoption

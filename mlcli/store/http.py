@@ -26,6 +26,7 @@ from mlcli.errors import AlreadyExists, InvalidInput, InvalidState, MlcliError, 
 
 T = TypeVar("T")
 
+API = "/api/2.0/mlflow/"  # where MLflow serves its REST API
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 60.0
 _PATIENCE = (0.1, 0.2, 0.4, 0.8)  # pauses between the attempts, each shortened by chance

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from mlcli import journal, rules
+from mlcli import filters, journal, rules
 from mlcli.entities import ModelStage, ModelVersion, Page, RegisteredModel
 from mlcli.errors import AlreadyExists, InvalidInput, InvalidState, NotFound
 from mlcli.store import query, sources
@@ -150,7 +150,10 @@ class Registry(LoggedModels):
             )
             if row is None:
                 # MLflow says so, and its clients know this by the code: not RESOURCE_DOES_NOT_EXIST.
-                raise InvalidInput(f"registered model {name!r} has no alias {alias!r}")
+                raise InvalidInput(
+                    f"registered model {name!r} has no alias {alias!r}",
+                    hint=f"`mlcli models show {name}` shows the ones it has",
+                )
             return self.get_model_version(name, row[0])
 
     # -- versions
@@ -209,21 +212,42 @@ class Registry(LoggedModels):
                 self._set_tag_of_version(key, tag, value)
         return self.get_model_version(name, number)
 
+    def register_model_version(
+        self,
+        name: str,
+        source: str,
+        run_id: Optional[str] = None,
+        tags: Optional[Pairs] = None,
+        description: Optional[str] = None,
+        model_id: Optional[str] = None,
+        alias: Optional[str] = None,
+        user_id: str = "",
+        run_link: Optional[str] = None,
+    ) -> ModelVersion:
+        """Create the next version of a model, which is created if need be, and let ``alias`` name it: all or nothing."""
+        if alias is not None:
+            rules.alias(alias)
+        self.absorb()
+        with self.database.transaction():
+            if self._find_model(name) is None:
+                self.create_registered_model(name)
+            made = self.create_model_version(name, source, run_id, tags, run_link, description, model_id, user_id)
+            if alias is not None:
+                self.set_registered_model_alias(name, alias, made.version)
+        return self.get_model_version(name, made.version)
+
     def copy_model_version(self, name: str, version: object, new_name: str) -> ModelVersion:
         """Make a version of ``new_name``, which is created if need be, out of this one: same files, tags, description."""
-        with self.database.transaction():
-            original = self.get_model_version(name, version)
-            if self._find_model(new_name) is None:
-                self.create_registered_model(new_name)
-            return self.create_model_version(
-                new_name,
-                f"models:/{original.name}/{original.version}",
-                run_id=original.run_id,
-                tags=original.tags,
-                run_link=original.run_link,
-                description=original.description,
-                model_id=original.model_id,
-            )
+        original = self.get_model_version(name, version)
+        return self.register_model_version(
+            new_name,
+            f"models:/{original.name}/{original.version}",
+            original.run_id,
+            original.tags,
+            original.description,
+            original.model_id,
+            run_link=original.run_link,
+        )
 
     def get_model_version(self, name: str, version: object) -> ModelVersion:
         with self.database.snapshot():
@@ -292,20 +316,60 @@ class Registry(LoggedModels):
                 )
             return self._resolved(storage)
 
+    def resolve_model_version(self, uri: str) -> ModelVersion:
+        """The version that a URI names now.
+
+        models:/iris/3                      the third
+        models:/iris/latest                 the one with the highest number
+        models:/iris@champion               the one that the alias names
+        models:/iris/Staging                the newest in a stage
+        models:/iris?tags.stage = 'ready'   the newest that the filter matches; ``ORDER BY <column> DESC`` behind it,
+                                            or alone, says which of them comes first
+        """
+        named = self._meant(uri)
+        if named is None:
+            raise _no_uri(uri)
+        return self.get_model_version(*named)
+
     def locate_model(self, uri: str) -> str:
-        """Where the files of ``models:/<name>/<version>``, ``models:/<name>@<alias>`` ... are: a folder, or a URI."""
+        """Where the files of the version that ``uri`` names, or of ``models:/<logged model>``, are: a folder, or a URI."""
+        named = self._meant(uri)
+        if named is not None:
+            return self.get_model_version_download_uri(*named)
         try:
             source = sources.read(uri)
         except InvalidInput:
-            source = None
-        if source is not None and source.kind == "model":
-            return self.get_logged_model(source.name).artifact_location
-        if source is not None and source.kind == "version":
-            return self.get_model_version_download_uri(source.name, self._version_named(source))
-        raise InvalidInput(
-            f"{uri!r} names no model",
-            hint="write models:/<name>/<version>, models:/<name>/latest, models:/<name>@<alias> or models:/<model id>",
+            raise _no_uri(uri) from None
+        if source.kind != "model":
+            raise _no_uri(uri)
+        return self.get_logged_model(source.name).artifact_location
+
+    def _meant(self, uri: str) -> Optional[Tuple[str, str]]:
+        """The name and the number of the version that a URI names; None where it names none."""
+        place, asked, text = str(uri).partition("?")
+        if asked and place.startswith("models:/"):
+            return self._chosen(rules.model_name(place[len("models:/") :]), text)
+        try:
+            source = sources.read(uri)
+        except InvalidInput:
+            return None
+        return (source.name, self._version_named(source)) if source.kind == "version" else None
+
+    def _chosen(self, name: str, text: str) -> Tuple[str, str]:
+        """The version that comes first of those that match; where no order is given, the newest."""
+        chosen = filters.choice(text)
+        found = self.search_model_versions(
+            filters.both(f"name = {filters.quoted(name)}", chosen.filter),
+            max_results=1,
+            order_by=[*chosen.order_by, "version_number DESC"],
         )
+        if not found:
+            self.get_registered_model(name)
+            raise NotFound(
+                f"no version of registered model {name!r} matches {chosen.filter}",
+                hint=f"`mlcli models show {name}` shows its versions and their tags",
+            )
+        return found[0].name, found[0].version
 
     def get_model_version_folder(self, name: str, version: object) -> str:
         """The folder of this machine that holds the files of a version. Raises InvalidInput where they are elsewhere.
@@ -395,6 +459,12 @@ class Registry(LoggedModels):
             return reference
         if reference.startswith("@"):
             return self.get_model_version_by_alias(source.name, reference[1:]).version
+        if reference.lower() not in ("latest", *map(str.lower, ModelStage.ALL)):
+            self.get_registered_model(source.name)
+            raise InvalidInput(
+                f"registered model {source.name!r} has no version {reference!r}",
+                hint=f"a version is a number, latest or a stage; an alias follows an @: models:/{source.name}@{reference}",
+            )
         found = self.get_latest_versions(source.name, None if reference.lower() == "latest" else [reference])
         if not found:
             raise NotFound(f"registered model {source.name!r} has no version {reference!r}")
@@ -520,10 +590,11 @@ class Registry(LoggedModels):
             {"name": str(name), "version": number},
         )
         if row is None:
+            if self._find_model(name) is None:
+                raise _no_model(name)
             raise NotFound(
-                f"registered model {name!r} has no version {version}"
-                if self._find_model(name) is not None
-                else f"there is no registered model {name!r}",
+                f"registered model {name!r} has no version {version}",
+                hint=f"`mlcli models show {name}` shows the ones it has",
             )
         return int(row[0]), int(row[1]), number
 
@@ -557,7 +628,15 @@ class Registry(LoggedModels):
 
 
 def _no_model(name: object) -> NotFound:
-    return NotFound(f"there is no registered model {name!r}")
+    return NotFound(f"there is no registered model {name!r}", hint="`mlcli models list` shows what there is")
+
+
+def _no_uri(uri: object) -> InvalidInput:
+    return InvalidInput(
+        f"{uri!r} names no model",
+        hint="write models:/<name>/<version>, models:/<name>/latest, models:/<name>@<alias>,"
+        " models:/<name>?tags.<tag> = '<value>' or models:/<model id>",
+    )
 
 
 def _number(version: object) -> int:

@@ -10,7 +10,7 @@ from os import urandom
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 from urllib.parse import quote
 
-from mlcli import journal, rules, wire
+from mlcli import filters, journal, rules, wire
 from mlcli.entities import (
     DatasetInput,
     Experiment,
@@ -25,6 +25,7 @@ from mlcli.entities import (
     RunStatus,
     RunTag,
     ViewType,
+    all_pages,
 )
 from mlcli.errors import AlreadyExists, InvalidInput, InvalidState, NotFound
 from mlcli.store import http, spool
@@ -32,7 +33,6 @@ from mlcli.store.records import Pairs, pairs
 from mlcli.store.rest_models import RestModels
 from mlcli.store.tracking import Store
 
-API = "/api/2.0/mlflow/"
 ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
 MAX_METRICS, MAX_PARAMS, MAX_TAGS = 1000, 100, 100  # what one log-batch may hold, and 1000 in all
 _HISTORY_PAGE = 25_000
@@ -173,7 +173,7 @@ class RestStore(RestModels, Store):
             try:
                 return wire.run_from(self._post("runs/create", body, again=False, headers=key)["run"])
             except http.Uncertain:  # noqa: PERF203 - a request takes longer than any `try`
-                sought = f"attributes.run_name = {_quoted(name)} AND attributes.start_time = {time}"
+                sought = f"attributes.run_name = {filters.quoted(name)} AND attributes.start_time = {time}"
                 for run in self.search_runs([body["experiment_id"]], sought, max_results=10):
                     if all(run.data.tags.get(tag["key"]) == tag["value"] for tag in body["tags"]):
                         return run
@@ -202,7 +202,7 @@ class RestStore(RestModels, Store):
         if reference.isascii() and reference.isalnum():
             found = self._runs_like(f"attributes.run_id LIKE '{reference}%'", ViewType.ALL)
         if not found:
-            found = self._runs_like(f"attributes.run_name = {_quoted(reference)}", ViewType.ACTIVE_ONLY)
+            found = self._runs_like(f"attributes.run_name = {filters.quoted(reference)}", ViewType.ACTIVE_ONLY)
         if len(found) == 1:
             return found[0].info.run_id
         if found:
@@ -384,14 +384,6 @@ class RestStore(RestModels, Store):
 
     # -- requests
 
-    def _get(self, path: str, **query: object) -> Dict[str, Any]:
-        return self.server.json("GET", API + path, query=list(query.items()))
-
-    def _post(
-        self, path: str, body: Dict[str, Any], *, again: bool = True, headers: Optional[Dict[str, str]] = None
-    ) -> Dict[str, Any]:
-        return self.server.json("POST", API + path, body, again=again, headers=headers)
-
     def _change_run(self, path: str, body: Dict[str, Any]) -> None:
         self.absorb()
         self._post(path, body)
@@ -405,14 +397,8 @@ class RestStore(RestModels, Store):
 
     def all_experiments(self) -> List[str]:
         """The ids of all experiments, deleted ones too."""
-        ids: List[str] = []
-        token = None
-        while True:
-            page = self.search_experiments(view_type=ViewType.ALL, page_token=token)
-            ids += [item.experiment_id for item in page]
-            token = page.token
-            if token is None:
-                return ids
+        found = all_pages(lambda size, token: self.search_experiments("", (), ViewType.ALL, size, token), None, 1000)
+        return [item.experiment_id for item in found]
 
 
 def batches(
@@ -480,11 +466,6 @@ def _experiment_tags(tags: Pairs) -> List[Dict[str, str]]:
         }
         for key, value in pairs(tags)
     ]
-
-
-def _quoted(text: str) -> str:
-    """A text for the search language, which knows two kinds of quotes and no way to escape them."""
-    return f'"{text}"' if "'" in text else f"'{text}'"
 
 
 def _nan_first(value: float) -> Tuple[int, float]:

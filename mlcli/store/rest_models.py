@@ -8,16 +8,37 @@ from urllib.parse import quote
 from mlcli import rules, wire
 from mlcli.entities import LoggedModel, LoggedModelMetric, LoggedModelStatus, ModelVersion, Page, RegisteredModel
 from mlcli.errors import AlreadyExists, InvalidInput, NotFound
-from mlcli.store import http
+from mlcli.store import http, sources
 from mlcli.store.records import Pairs, pairs
 
-API = "/api/2.0/mlflow/"
 
-
-class RestModels:
-    """What a server keeps about models."""
+class Requests:
+    """The one way to MLflow's API of a server; ``again=False`` for what must not be done twice."""
 
     server: http.Server
+
+    def _get(self, path: str, **query: object) -> Dict[str, Any]:
+        return self.server.json("GET", http.API + path, query=list(query.items()))
+
+    def _post(
+        self, path: str, body: Dict[str, Any], *, again: bool = True, headers: Optional[Dict[str, str]] = None
+    ) -> Dict[str, Any]:
+        return self._ask("POST", path, body, again=again, headers=headers)
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        body: Optional[Dict[str, Any]],
+        *,
+        again: bool = True,
+        headers: Optional[Dict[str, str]] = None,
+    ) -> Dict[str, Any]:
+        return self.server.json(method, http.API + path, body, again=again, headers=headers)
+
+
+class RestModels(Requests):
+    """What a server keeps about models."""
 
     # -- registered models
 
@@ -26,19 +47,19 @@ class RestModels:
     ) -> RegisteredModel:
         body = wire.filled(name=rules.model_name(name), tags=_tags(tags), description=description)
         try:
-            return _model(self._ask("POST", "registered-models/create", body, again=False))
+            return _model(self._post("registered-models/create", body, again=False))
         except http.Uncertain:
             try:  # a name is taken once: if it is there now, that was us
                 return self.get_registered_model(name)
             except NotFound:
-                return _model(self._ask("POST", "registered-models/create", body, again=False))
+                return _model(self._post("registered-models/create", body, again=False))
 
     def get_registered_model(self, name: str) -> RegisteredModel:
-        return _model(self._ask("GET", "registered-models/get", {"name": name}))
+        return _model(self._get("registered-models/get", name=name))
 
     def rename_registered_model(self, name: str, new_name: str) -> RegisteredModel:
         body = {"name": name, "new_name": rules.model_name(new_name)}
-        return _model(self._ask("POST", "registered-models/rename", body, again=False))
+        return _model(self._post("registered-models/rename", body, again=False))
 
     def update_registered_model(self, name: str, description: Optional[str]) -> RegisteredModel:
         return _model(self._ask("PATCH", "registered-models/update", {"name": name, "description": description or ""}))
@@ -59,22 +80,22 @@ class RestModels:
 
     def get_latest_versions(self, name: str, stages: Optional[Sequence[str]] = None) -> List[ModelVersion]:
         body = wire.filled(name=name, stages=list(stages or ()))
-        return _versions(self._ask("POST", "registered-models/get-latest-versions", body))
+        return _versions(self._post("registered-models/get-latest-versions", body))
 
     def set_registered_model_tag(self, name: str, key: str, value: object) -> None:
-        self._ask("POST", "registered-models/set-tag", {"name": name, "key": key, "value": str(value)})
+        self._post("registered-models/set-tag", {"name": name, "key": key, "value": str(value)})
 
     def delete_registered_model_tag(self, name: str, key: str) -> None:
         self._ask("DELETE", "registered-models/delete-tag", {"name": name, "key": key})
 
     def set_registered_model_alias(self, name: str, alias: str, version: object) -> None:
-        self._ask("POST", "registered-models/alias", {"name": name, "alias": alias, "version": str(version)})
+        self._post("registered-models/alias", {"name": name, "alias": alias, "version": str(version)})
 
     def delete_registered_model_alias(self, name: str, alias: str) -> None:
         self._ask("DELETE", "registered-models/alias", {"name": name, "alias": alias})
 
     def get_model_version_by_alias(self, name: str, alias: str) -> ModelVersion:
-        return _version(self._ask("GET", "registered-models/alias", {"name": name, "alias": alias}))
+        return _version(self._get("registered-models/alias", name=name, alias=alias))
 
     # -- model versions
 
@@ -99,26 +120,39 @@ class RestModels:
             description=description or None,
             model_id=model_id or None,
         )
-        return _version(self._ask("POST", "model-versions/create", body, again=False))
+        return _version(self._post("model-versions/create", body, again=False))
 
-    def copy_model_version(self, name: str, version: object, new_name: str) -> ModelVersion:
-        original = self.get_model_version(name, version)
+    def register_model_version(
+        self,
+        name: str,
+        source: str,
+        run_id: Optional[str] = None,
+        tags: Optional[Pairs] = None,
+        description: Optional[str] = None,
+        model_id: Optional[str] = None,
+        alias: Optional[str] = None,
+        user_id: str = "",
+        run_link: Optional[str] = None,
+    ) -> ModelVersion:
+        """Create the next version; what can be seen to be wrong is refused before the server makes anything."""
+        if alias is not None:
+            rules.alias(alias)
+        if sources.read(source).kind == "local":  # of this machine, not of the server's
+            raise sources.refused(source)
+        for key, _ in pairs(tags):
+            rules.key(key, "tag")
         try:
-            self.create_registered_model(new_name)
+            self.create_registered_model(name)
         except AlreadyExists:
             pass
-        return self.create_model_version(
-            new_name,
-            f"models:/{original.name}/{original.version}",
-            original.run_id,
-            original.tags,
-            original.run_link,
-            original.description,
-            original.model_id,
-        )
+        made = self.create_model_version(name, source, run_id, tags, run_link, description, model_id, user_id)
+        if alias is None:
+            return made
+        self.set_registered_model_alias(name, alias, made.version)
+        return self.get_model_version(name, made.version)
 
     def get_model_version(self, name: str, version: object) -> ModelVersion:
-        return _version(self._ask("GET", "model-versions/get", {"name": name, "version": str(version)}))
+        return _version(self._get("model-versions/get", name=name, version=str(version)))
 
     def update_model_version(self, name: str, version: object, description: Optional[str]) -> ModelVersion:
         body = {"name": name, "version": str(version), "description": description or ""}
@@ -133,7 +167,7 @@ class RestModels:
             "stage": stage,
             "archive_existing_versions": archive_existing_versions,
         }
-        return _version(self._ask("POST", "model-versions/transition-stage", body))
+        return _version(self._post("model-versions/transition-stage", body))
 
     def delete_model_version(self, name: str, version: object) -> None:
         self._ask("DELETE", "model-versions/delete", {"name": name, "version": str(version)})
@@ -149,12 +183,12 @@ class RestModels:
         return Page(_versions(found), found.get("next_page_token") or None)
 
     def get_model_version_download_uri(self, name: str, version: object) -> str:
-        found = self._ask("GET", "model-versions/get-download-uri", {"name": name, "version": str(version)})
+        found = self._get("model-versions/get-download-uri", name=name, version=str(version))
         return str(found.get("artifact_uri", ""))
 
     def set_model_version_tag(self, name: str, version: object, key: str, value: object) -> None:
         body = {"name": name, "version": str(version), "key": key, "value": str(value)}
-        self._ask("POST", "model-versions/set-tag", body)
+        self._post("model-versions/set-tag", body)
 
     def delete_model_version_tag(self, name: str, version: object, key: str) -> None:
         self._ask("DELETE", "model-versions/delete-tag", {"name": name, "version": str(version), "key": key})
@@ -178,12 +212,12 @@ class RestModels:
             params=_tags(params),
             model_type=model_type or None,
         )
-        return _logged(self._ask("POST", "logged-models", body, again=False))
+        return _logged(self._post("logged-models", body, again=False))
 
     def get_logged_model(self, model_id: str, *, allow_deleted: bool = False) -> LoggedModel:
         if allow_deleted:
             raise InvalidInput("a tracking server does not show deleted models")
-        return _logged(self._ask("GET", _path(model_id), {}))
+        return _logged(self._get(_path(model_id)))
 
     def finalize_logged_model(self, model_id: str, status: str) -> LoggedModel:
         if status not in wire.MODEL_STATUS:
@@ -200,7 +234,7 @@ class RestModels:
         self._ask("DELETE", f"{_path(model_id)}/tags/{quote(key, safe='', errors='surrogatepass')}", None)
 
     def log_logged_model_params(self, model_id: str, params: Pairs) -> None:
-        self._ask("POST", f"{_path(model_id)}/params", {"params": _tags(params)})
+        self._post(f"{_path(model_id)}/params", {"params": _tags(params)})
 
     def log_logged_model_metrics(self, metrics: Sequence[LoggedModelMetric]) -> None:
         for run_id in sorted({point.run_id for point in metrics}):
@@ -227,19 +261,12 @@ class RestModels:
             order_by=[_order(item) for item in order_by or ()],
             page_token=page_token,
         )
-        found = self._ask("POST", "logged-models/search", body) if ids else {}
+        found = self._post("logged-models/search", body) if ids else {}
         items = [wire.logged_model_from(item) for item in found.get("models", ())]
         return Page(items, found.get("next_page_token") or None)
 
     def all_experiments(self) -> List[str]:
         raise NotImplementedError  # the experiments' part of the store
-
-    # -- requests
-
-    def _ask(self, method: str, path: str, given: Optional[Dict[str, Any]], *, again: bool = True) -> Dict[str, Any]:
-        if method == "GET":
-            return self.server.json(method, API + path, query=list((given or {}).items()))
-        return self.server.json(method, API + path, given, again=again)
 
     def _find(
         self,
@@ -253,7 +280,7 @@ class RestModels:
         query += [("filter", filter_string)] if filter_string else []
         query += [("order_by", item) for item in order_by or ()]
         query += [("page_token", page_token)] if page_token else []
-        return self.server.json("GET", API + path, query=query)
+        return self.server.json("GET", http.API + path, query=query)
 
 
 def _path(model_id: str) -> str:
@@ -266,8 +293,10 @@ def _tags(given: Optional[Pairs]) -> List[Dict[str, str]]:
 
 def _order(item: Any) -> Dict[str, Any]:
     """A text such as ``metrics.loss DESC`` as a logged models' search wants it."""
-    if not isinstance(item, str):
+    if isinstance(item, Mapping):
         return dict(item)
+    if not isinstance(item, str):
+        raise InvalidInput("order_by has texts, or maps with a field_name", hint="such as metrics.accuracy")
     name, _, direction = item.strip().rpartition(" ")
     if direction.upper() in ("ASC", "DESC") and name:
         return {"field_name": name.strip(), "ascending": direction.upper() == "ASC"}

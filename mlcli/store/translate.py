@@ -143,7 +143,7 @@ class _Translation:
 
     def post(self, path: str, body: Dict[str, Any]) -> None:
         try:
-            http.server(self.root).json("POST", rest.API + path, body, patience=self.patience)
+            http.server(self.root).json("POST", http.API + path, body, patience=self.patience)
         except MlcliError as error:
             if type(error) is MlcliError and self.out.failures < _PATIENT_WITH_FAILURES:
                 self.out.failures += 1
@@ -205,17 +205,17 @@ def close_runs(root: str, out: spool.Outgoing, patience: Optional[float]) -> Non
     server = http.server(root)
     for run_id in sorted(open_runs):
         try:
-            run = server.json("GET", rest.API + "runs/get", query=[("run_id", run_id)], patience=patience)["run"]
+            run = server.json("GET", http.API + "runs/get", query=[("run_id", run_id)], patience=patience)["run"]
             if run["info"].get("status") in RunStatus.ENDED or run["info"].get("lifecycle_stage") == "deleted":
                 continue
             tag = {"run_id": run_id, "key": "mlcli.end_reason", "value": "its process died without ending it"}
-            server.json("POST", rest.API + "runs/set-tag", tag, patience=patience)
+            server.json("POST", http.API + "runs/set-tag", tag, patience=patience)
             body = {
                 "run_id": run_id,
                 "status": RunStatus.KILLED,
                 "end_time": max(last_sign, int(run["info"].get("start_time", 0))),
             }
-            server.json("POST", rest.API + "runs/update", body, patience=patience)
+            server.json("POST", http.API + "runs/update", body, patience=patience)
         except (NotFound, InvalidInput) as error:
             spool.reject(root, out.name, {"run": run_id, "status": RunStatus.KILLED}, error.message)
 

@@ -44,7 +44,7 @@ def main() -> None:
     options = parser.parse_args()
     mlflow = install_mlflow() if options.mlflow else None
     rows: list[Row] = []
-    for part in (commands, no_op_run, environments, calls, absorbing, importing, searching, footprint):
+    for part in (commands, no_op_run, environments, calls, absorbing, importing, searching, evaluating, footprint):
         if options.only in part.__name__:
             with tempfile.TemporaryDirectory() as folder:
                 print(f"... {part.__name__}", file=sys.stderr, flush=True)
@@ -186,6 +186,15 @@ def searching(folder: Path, _mlflow: Path | None) -> list[Row]:
         )
         rows.append(Row(f"search by param and metric, 10 of {runs:,} runs", float(done.stdout), None, None))
     return rows
+
+
+def evaluating(folder: Path, _mlflow: Path | None) -> list[Row]:
+    """Five-fold evaluation, CPU; the limit is scikit-learn alone, with the same folds and scores."""
+    done = subprocess.run([sys.executable, HERE / "evaluating.py", folder], capture_output=True, text=True, check=True)
+    return [
+        Row(f"evaluate in 5 folds, {name} model (CPU)", times["ours"], None, times["limit"])
+        for name, times in json.loads(done.stdout).items()
+    ]
 
 
 def footprint(folder: Path, mlflow: Path | None) -> list[Row]:
