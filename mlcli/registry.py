@@ -181,6 +181,14 @@ def only_model(run_id: str, models: Sequence[RunModel]) -> RunModel:
 # -- from a version to what it came from
 
 
+def uri_of_only_model(uri: str) -> str:
+    """The URI of the model of ``runs:/<run>``, if the run has just one."""
+    with open_store(create=False) as store:
+        run = store.get_run(store.find_run(parse_runs_uri(uri)[0]))
+        files = open_artifacts(run.info.artifact_uri, store=store.root).walk()
+        return only_model(run.info.run_id, models_of_run(store, run, files)).uri
+
+
 def version_dictionary(version: ModelVersion) -> Dict[str, Any]:
     """A version as one JSON-ready object, with MLflow's names."""
     return {**version._asdict(), "tags": dict(version.tags), "aliases": list(version.aliases)}

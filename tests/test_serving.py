@@ -60,6 +60,7 @@ def test_nan_is_null_because_json_has_no_nan(served):
         (b'{"inputs": [["\xff"]]}', "not JSON"),
         ("[" * 100_000, "not JSON"),
         ('{"inputs": [[-5]]}', "five is too many"),
+        ('{"inputs": [["x"]]}', "numbers are wanted"),
     ],
 )
 def test_a_bad_body_is_the_callers_mistake(served, body, told):
@@ -68,7 +69,7 @@ def test_a_bad_body_is_the_callers_mistake(served, body, told):
     assert told in answer.json["message"]
 
 
-@pytest.mark.parametrize("body", ['{"inputs": [["x"]]}', '{"inputs": [[1, 2]]}', '{"inputs": 3}'])
+@pytest.mark.parametrize("body", ['{"inputs": [[1, 2]]}', '{"inputs": 3}'])
 def test_an_input_that_does_not_fit_the_signature_is_told_so(served, body):
     answer = served.post(body)
     assert (answer.status, answer.json["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
@@ -453,6 +454,13 @@ def test_what_is_no_size_is_refused(text):
 def test_a_model_that_is_not_there_is_not_found(tmp_path):
     with pytest.raises(Exception, match="no model"):
         find(str(tmp_path / "nothing"))
+
+
+@pytest.mark.parametrize("uri", ["./doubler", "folder/1", "a/b/c", "models/doubler"])
+def test_a_path_is_a_path(uri, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    naughty(tmp_path / uri)
+    assert find(uri).folder == str(tmp_path / uri.removeprefix("./"))
 
 
 def test_too_many_waiting_requests_are_refused(doubler, monkeypatch):

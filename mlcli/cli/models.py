@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from mlcli.artifacts import locate, model_artifacts, open_artifacts, parse_runs_uri
+from mlcli.artifacts import locate, model_artifacts, parse_runs_uri
 from mlcli.cli import completion, models_trust, options, registry, render, serve
 from mlcli.cli.artifacts import Destination, Force, fetch
 from mlcli.errors import ModelError
 from mlcli.models import mlmodel
-from mlcli.registry import models_of_run, only_model
+from mlcli.registry import uri_of_only_model
 from mlcli.store import open_store
 
 app = options.group("Register, find, compare, inspect, trust, serve and download models.")
@@ -49,7 +49,7 @@ def download(
         with open_store(create=False) as store:
             uri = registry.uri_of(registry.one_version(store, uri))
     if uri.startswith("runs:") and not parse_runs_uri(uri)[1]:
-        uri = _only_model(uri)
+        uri = uri_of_only_model(uri)
     artifacts, path = (model_artifacts(uri), "") if uri.startswith("models:") else locate(uri)
     if not path:
         # A registered or logged model is a folder of its own: its copy is named as the URI names it.
@@ -61,14 +61,6 @@ def download(
         )
     found = fetch(artifacts, path, dst_path, force=force, check=check, name=name)
     render.emit_json({"path": found}) if as_json else render.emit(found)
-
-
-def _only_model(uri: str) -> str:
-    """The URI of the run's model, if it has just one."""
-    with open_store(create=False) as store:
-        run = store.get_run(store.find_run(parse_runs_uri(uri)[0]))
-        files = open_artifacts(run.info.artifact_uri, store=store.root).walk()
-        return only_model(run.info.run_id, models_of_run(store, run, files)).uri
 
 
 def check(folder: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, List, Optional
@@ -15,6 +16,7 @@ from mlcli.cli import options, render
 from mlcli.errors import InvalidInput, ModelError
 
 if TYPE_CHECKING:
+    from mlcli.serving.image import Context
     from mlcli.serving.launch import Environment, Launch, Served
     from mlcli.serving.loadtest import Report
     from mlcli.serving.pool import Pool
@@ -37,7 +39,7 @@ Model = Annotated[
         "-m",
         "--model-uri",
         metavar="URI",
-        help="models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN/PATH or a folder.",
+        help="NAME@ALIAS, NAME/VERSION, runs:/RUN/PATH or a folder.",
     ),
 ]
 Manager = Annotated[
@@ -332,6 +334,66 @@ def prepare_env(model_uri: Model, env_manager: Manager = None, as_json: options.
     render.emit_json({"python": found.python, "env_manager": found.manager}) if as_json else render.emit(found.python)
 
 
+Folder = Annotated[
+    str,
+    typer.Option(
+        "-d", "--output-directory", metavar="FOLDER", help="Where to put it; new or empty.", show_default=False
+    ),
+]
+Base = Annotated[str, typer.Option("--base-image", metavar="IMAGE", help="What the image is built on.")]
+ImageWorkers = Annotated[int, typer.Option("-w", "--workers", metavar="N", min=1, help="Processes that predict.")]
+ImageTrust = Annotated[bool, typer.Option("--trust", help="Let the image load a model that can run code.")]
+
+
+def generate_dockerfile(
+    model_uri: Model,
+    output_directory: Folder = "mlcli-dockerfile",
+    base_image: Base = "python:3.12-slim",
+    workers: ImageWorkers = 1,
+    trust: ImageTrust = False,
+) -> None:
+    """Write a Dockerfile, and all that it needs, to serve a model without anything else from this machine."""
+    context = _context(model_uri, output_directory, base_image, workers, trust=trust)
+    render.emit(context.dockerfile)
+    render.note(f"build it: docker build -t NAME {shlex.quote(context.folder)}; run it: docker run -p 5000:8080 NAME")
+
+
+def build_docker(
+    model_uri: Model,
+    name: Annotated[str, typer.Option("-n", "--name", metavar="NAME", help="The image's name.")] = "mlcli-model",
+    output_directory: Annotated[
+        Optional[str],
+        typer.Option(
+            "-d", "--output-directory", metavar="FOLDER", help="Keep what it is built from here.", show_default=False
+        ),
+    ] = None,
+    base_image: Base = "python:3.12-slim",
+    workers: ImageWorkers = 1,
+    trust: ImageTrust = False,
+) -> None:
+    """Build an image that serves a model; where no docker engine answers, leave what to build and say how."""
+    from mlcli.serving.image import build
+
+    folder = output_directory or f"{re.sub('[^A-Za-z0-9_.-]+', '-', name)}-context"
+    context = _context(model_uri, folder, base_image, workers, trust=trust)
+    if build(context, name, render.note):
+        if output_directory is None:
+            import shutil
+
+            shutil.rmtree(context.folder)
+        render.success(f"{name} is built; run it: docker run -p 5000:8080 {name}")
+        return
+    render.note("no docker engine answers here; where one does:")
+    render.emit(f"docker build -t {name} {shlex.quote(context.folder)}")
+
+
+def _context(model_uri: str, folder: str, base: str, workers: int, *, trust: bool) -> Context:
+    from mlcli.serving.image import write_context
+    from mlcli.serving.launch import find
+
+    return write_context(find(model_uri), folder, base=base, workers=workers, trust=trust)
+
+
 def loadtest(
     url: Annotated[
         Optional[str],
@@ -485,4 +547,6 @@ def register(app: typer.Typer) -> None:
     app.command(context_settings={"help_option_names": ["--help"]})(serve)
     app.command()(predict)
     app.command("prepare-env")(prepare_env)
+    app.command("build-docker")(build_docker)
+    app.command("generate-dockerfile")(generate_dockerfile)
     app.command()(loadtest)

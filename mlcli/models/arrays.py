@@ -77,8 +77,7 @@ def _without_names(estimator: Any) -> Any:
 def _linear(steps: List[Any], usual: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Predict with a linear model behind scalers: the same operations on the same numbers, without the checks between.
 
-    Whatever is not plain (NaN, infinity, another type or width) goes the usual way, and gets the usual answer or error:
-    either of those in the input makes the scores NaN or infinite.
+    Whatever is not plain (NaN, infinity, another type or width) goes the usual way, and gets the usual answer or error.
     """
     import numpy as np
 
@@ -106,13 +105,13 @@ def _linear(steps: List[Any], usual: Callable[[Any], Any]) -> Callable[[Any], An
             if not issubclass(array.dtype.type, whole):
                 return usual(array)
             found = array.astype(double) if needs_double else array
-        else:
+        elif isfinite(array).all():
             found = array
+        else:
+            return usual(array)
         for operation, operand in operations:
             found = operation(found, operand)
         scores = found @ weights + intercept
-        if not isfinite(scores).all():
-            return usual(array)
         if classes is None:
             return scores
         if scores.shape[1] == 1:

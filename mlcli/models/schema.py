@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any, Dict, List, Mapping, NamedTuple, NoReturn, Optional, Sequence, Tuple, Union
 
-from mlcli.errors import InvalidInput
+from mlcli.errors import InvalidInput, ModelError
 
 NUMBERS = {"integer": "int32", "long": "int64", "float": "float32", "double": "float64"}
 SIMPLE = (*NUMBERS, "boolean", "string", "datetime", "binary")
@@ -289,7 +289,7 @@ def _columns_of_rows(given: Rows) -> Tuple[Dict[Any, Any], Any]:
     width = len(given.names) if given.names is not None else len(rows[0]) if rows else 0
     for number, row in enumerate(rows, 1):
         if len(row) != width:
-            raise InvalidInput(f"row {number} has {len(row)} values and there are {width} columns")
+            raise ModelError(f"row {number} has {len(row)} values and there are {width} columns")
     names = list(range(width)) if given.names is None else list(given.names)
     if len(set(map(str, names))) < width:
         raise InvalidInput("two columns have the same name")
@@ -302,7 +302,7 @@ def _columns_of_rows(given: Rows) -> Tuple[Dict[Any, Any], Any]:
 
 def _wrong(column: Column, row: int, value: Any) -> NoReturn:
     name = "" if column.name is None else f" {column.name!r}"
-    raise InvalidInput(
+    raise ModelError(
         f"column{name} wants {_WORDS[column.kind]} ({column.kind}); row {row} has {_shown(value)}"
         + (": a value may not be missing here" if _is_missing(value) else "")
     )
@@ -483,7 +483,7 @@ def _deep(spec: Mapping[str, Any], value: Any, where: str, required: bool = True
         return value
     try:
         found = _series(Column(None, str(kind), required, spec), [value], 0)
-    except InvalidInput:
+    except ModelError:
         raise InvalidInput(f"{where} wants {_WORDS[str(kind)]} ({kind}); it has {_shown(value)}") from None
     return found.tolist()[0] if kind in NUMBERS or kind == "boolean" else found[0]
 
@@ -510,7 +510,7 @@ def _shaped(item: Tensor, values: Any) -> Any:
             raise ValueError("numbers are wanted")
         array = found.astype(wanted) if wanted.kind in "USO" else np.array(values, dtype=wanted)
     except (ValueError, TypeError, OverflowError) as error:
-        raise InvalidInput(f"the input{name} is no array of {item.dtype}: {error}") from None
+        raise ModelError(f"the input{name} is no array of {item.dtype}: {error}") from None
     fits = len(array.shape) == len(item.shape) and all(
         [wanted in (-1, have) for wanted, have in zip(item.shape, array.shape)]
     )

@@ -15,6 +15,8 @@ from mlcli.artifacts import locate, parse_runs_uri
 from mlcli.errors import InvalidInput, ModelError, NotFound
 from mlcli.models import flavors, mlmodel
 from mlcli.models.worker import JOB, REQUEST
+from mlcli.projects.envfile import EnvSpec, read_env
+from mlcli.projects.requirements import Requirement
 
 
 class Started(NamedTuple):
@@ -82,43 +84,47 @@ class Launch(NamedTuple):
 
 
 def find(uri: str) -> Served:
-    """Find the files of a model; of an alias, those of the version that it names now."""
+    """Find the files of a model; of an alias, those of the version that it names now.
+
+    ``models:/`` may be left out before NAME@ALIAS and NAME/VERSION; ``runs:/RUN`` will do where the run has one model.
+    """
+    if _NAMED.match(uri) and not os.path.exists(uri):
+        uri = f"models:/{uri}"
     if uri.startswith("models:"):
         return _registered(uri)
+    if uri.startswith("runs:"):
+        from mlcli.registry import uri_of_only_model
+
+        uri = uri if parse_runs_uri(uri)[1] else uri_of_only_model(uri)
     folder = _folder(uri)
     if uri.startswith("runs:"):
         run, path = parse_runs_uri(uri)
-        return Served(uri, folder, path.rpartition("/")[2] or "model", run)
+        return Served(uri, folder, path.rpartition("/")[2], run)
     name = os.path.basename(folder.rstrip(os.sep)) or "model"
     return Served(uri, folder, name, "1")
 
 
-def _registered(uri: str) -> Served:
-    from mlcli.store import sources
+_NAMED = re.compile(r"[^/:@?.~\\][^/:@?\\]*(?:@[^/:?]+|/(?:\d+|latest)|\?.+)\Z", re.DOTALL)
+_ONE_VERSION = re.compile(r"models:/[^/@?]+/\d+\Z")
 
-    source = sources.read(uri)
-    if source.kind != "version":
-        return Served(uri, _folder(uri), source.name or "model", "1")
-    version = version_of(uri)
-    follows = not source.reference.isdigit()
-    return Served(uri, _folder(f"models:/{source.name}/{version}"), source.name, version, follows)
+
+def _registered(uri: str) -> Served:
+    from mlcli.store import open_store
+
+    if re.match(r"models:/m-[\w\-]+\Z", uri):  # a logged model
+        return Served(uri, _folder(uri), "model", uri.rpartition("/")[2])
+    with open_store(create=False) as store:
+        found = store.resolve_model_version(uri)
+    folder = _folder(f"models:/{found.name}/{found.version}")
+    return Served(uri, folder, found.name, found.version, follows=not _ONE_VERSION.match(uri))
 
 
 def version_of(uri: str) -> str:
-    """The number of the version that ``models:/NAME@ALIAS`` (or /latest, /Production, /3) names now."""
-    from mlcli.store import open_store, sources
+    """The number of the version that ``models:/NAME@ALIAS`` (or /latest, /Production, ?tags...) names now."""
+    from mlcli.store import open_store
 
-    source = sources.read(uri)
     with open_store(create=False) as store:
-        if source.reference.isascii() and source.reference.isdigit():
-            return store.get_model_version(source.name, source.reference).version
-        if source.reference.startswith("@"):
-            return store.get_model_version_by_alias(source.name, source.reference[1:]).version
-        stage = None if source.reference.lower() == "latest" else [source.reference]
-        found = store.get_latest_versions(source.name, stage)
-    if not found:
-        raise NotFound(f"registered model {source.name!r} has no version {source.reference!r}")
-    return max((each.version for each in found), key=int)
+        return store.resolve_model_version(uri).version
 
 
 def _folder(uri: str) -> str:
@@ -140,7 +146,6 @@ class Environment(NamedTuple):
 def environment(folder: str, manager: str | None, progress: Callable[[str], None]) -> Environment:
     """The environment that a model asks for, built if it is not there; with ``local`` the current one."""
     from mlcli import envs
-    from mlcli.projects.envfile import read_env
 
     content = mlmodel.read(folder)
     spec = read_env(folder)
@@ -149,18 +154,26 @@ def environment(folder: str, manager: str | None, progress: Callable[[str], None
             f"{folder} does not say what it needs: it has neither python_env.yaml nor conda.yaml",
             hint="--env-manager local uses the current environment",
         )
-    if _needs_no_mlflow(content):
-        # 90 packages and 800 MB: mlcli loads these models without it.
-        spec = spec._replace(dependencies=tuple(item for item in spec.dependencies if item.name != "mlflow"))
+    spec = fitted(spec, content)
     found = envs.ensure(spec, manager, project=folder, progress=progress)
     for note in found.notes:
         progress(note)
     return Environment(found.python, envs.variables(found, os.environ), found.manager)
 
 
-def _needs_no_mlflow(content: Mapping[str, Any]) -> bool:
+def fitted(spec: EnvSpec, content: Mapping[str, Any]) -> EnvSpec:
+    """What must be installed for mlcli to run the model, in place of what MLflow needs for it.
+
+    MLflow itself, 90 packages and 800 MB, is left out where mlcli loads the model without it. PyYAML comes in where the
+    MLmodel is not written by mlcli.
+    """
     how = (content.get("flavors") or {}).get(flavors.PYTHON_FUNCTION) or {}
-    return how.get("loader_module") == "mlflow.sklearn"
+    found = list(spec.dependencies)
+    if how.get("loader_module") == "mlflow.sklearn":
+        found = [item for item in found if item.name != "mlflow"]
+    if mlmodel.OWN_KEY not in content and not any([item.name == "pyyaml" for item in found]):
+        found.append(Requirement("PyYAML", mlmodel.FILE))
+    return spec._replace(dependencies=tuple(found))
 
 
 def byte_count(text: str) -> int:
