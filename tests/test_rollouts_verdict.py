@@ -155,8 +155,8 @@ def test_rewards_that_moved_traffic_do_not_bias_the_effect():
 
 
 def test_a_rollout_of_the_same_model_is_seldom_decided():
-    found = simulate(rollout(), Truth(0.2, 0.0), reps=40, units=4_000, every=160)
-    assert found.share("PROMOTE") + found.share("ROLLBACK") <= most(0.06, 40)
+    found = simulate(rollout(), Truth(0.2, 0.0), reps=30, units=4_000, every=250)
+    assert found.share("PROMOTE") + found.share("ROLLBACK") <= most(0.06, 30)
 
 
 def test_a_better_model_gets_through_a_canary_and_a_broken_one_does_not():
@@ -177,16 +177,16 @@ def test_lost_units_are_noticed():
 @pytest.mark.slow
 def test_a_bandit_of_equal_arms_is_seldom_decided():
     bandit = rollout(BANDIT)
-    found = simulate(bandit, Truth(0.2, 0.0), reps=60, units=4_000, every=200)
-    assert found.share("PROMOTE") <= most(0.05, 60)
+    found = simulate(bandit, Truth(0.2, 0.0), reps=40, units=4_000, every=250)
+    assert found.share("PROMOTE") <= most(0.05, 40)
 
 
 @pytest.mark.slow
 def test_watched_for_long_the_same_model_keeps_the_promised_rate():
     for strategy in (AB, CANARY):
-        found = simulate(rollout(strategy), Truth(0.05, 0.0), reps=200, units=10_000, every=200, seed=1)
-        assert found.share("PROMOTE") <= most(0.05, 200)
-        assert found.share("ROLLBACK") <= most(0.01, 200)
+        found = simulate(rollout(strategy), Truth(0.05, 0.0), reps=60, units=6_000, every=300, seed=1)
+        assert found.share("PROMOTE") <= most(0.05, 60)
+        assert found.share("ROLLBACK") <= most(0.01, 60)
 
 
 def test_a_plan_has_the_power_it_says():

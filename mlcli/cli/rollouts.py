@@ -44,15 +44,15 @@ _COLUMNS = (
     render.Column("candidates", "CANDIDATES", least=16, optional=2, keep_end=True),
 )
 _ARMS = (
-    render.Column("name", "ARM", least=8, style="bold"),
+    render.Column("name", "ARM", style="bold"),
     render.Column("weight", "WEIGHT", right=True, show=lambda share: f"{share:.2%}"),
     render.Column("units", "UNITS", right=True),
     render.Column("requests", "REQUESTS", right=True),
     render.Column("errors", "ERRORS", right=True),
-    render.Column("p50_ms", "P50 MS", right=True, optional=2, show=lambda ms: f"{ms:.1f}"),
+    render.Column("p50_ms", "P50 MS", right=True, optional=1, show=lambda ms: f"{ms:.1f}"),
     render.Column("p95_ms", "P95 MS", right=True, optional=1, show=lambda ms: f"{ms:.1f}"),
     render.Column("p99_ms", "P99 MS", right=True, optional=3, show=lambda ms: f"{ms:.1f}"),
-    render.Column("model", "MODEL", least=12, optional=4, style="dim", keep_end=True),
+    render.Column("model", "MODEL", least=20, optional=4, style="dim", keep_end=True),
 )
 _METRICS = (
     render.Column("metric", "METRIC", least=8, style="bold"),
