@@ -264,6 +264,17 @@ def test_no_body_breaks_the_look_for_a_unit(body, kind):
     assert set(fields_of(kind, body, ["user_id"])) <= {"user_id"}
 
 
+def test_prometheus_hears_of_weights_and_rows(half):
+    half.ask("counted")
+    until(
+        lambda: (
+            b'rollout_rows_total{rollout="demo",outcome="written"}' in half.running.client.send("GET", "/metrics").body
+        )
+    )
+    page = half.running.client.send("GET", "/metrics").body.decode()
+    assert 'mlcli_serve_rollout_weight{rollout="demo",variant="challenger"} 0.5' in page
+
+
 # --- candidates that fail (F-series)
 
 

@@ -22,7 +22,7 @@ def observed(**more) -> Observed:
     """A healthy A/B of 2,000 units an arm, in which the candidate converts better."""
     times = {400: 1_900, 420: 100}
     given = {
-        "now": 1_000.0, "started": 0.0, "step": -1, "step_since": 0.0,
+        "now": 1_000.0, "started": 1.0, "step": -1, "step_since": 0.0,
         "phases": (Phase(1, (0.5, 0.5)),),
         "units": ((2_000, 2_000),),
         "step_units": 4_000, "crossed": 0,

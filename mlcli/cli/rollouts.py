@@ -127,7 +127,21 @@ def _created(rollouts: Rollouts, file: str) -> RolloutRecord:
     from mlcli.rollouts.lifecycle import by_hand
 
     spec = yamlfile.read_text(file)
-    return rollouts.create(rolloutfile.parse(spec, file).name, spec, actor=by_hand())
+    rollout = rolloutfile.parse(spec, file)
+    made = rollouts.create(rollout.name, spec, actor=by_hand())
+    for arm in rollout.arms:
+        _look_for(arm.model)
+    return made
+
+
+def _look_for(uri: str) -> None:
+    """Warn of a model that cannot be served yet."""
+    from mlcli.artifacts import locate
+
+    try:
+        locate(uri)
+    except MlcliError as error:
+        render.warn(f"{uri} cannot be served: {error.message}")
 
 
 @app.command()

@@ -47,7 +47,7 @@ class Analysis(NamedTuple):
                 {
                     "name": arm.name,
                     "model": arm.model,
-                    "weight": phases[-1].weights[number] if phases else 0.0,
+                    "weight": phases[-1].weights[number] if phases else float(number == 0),
                     "units": sum(counts[number] for counts in self.observed.units),
                     "requests": traffic.n,
                     "errors": traffic.errors,

@@ -136,7 +136,7 @@ def decide(rollout: Rollout, observed: Observed) -> Verdict:
     if broken:
         return verdict(ROLLBACK, broken[0], broken[1], "rollback", broken[2])
     waiting = _waiting(rollout, observed, gates)
-    late = observed.now - observed.started >= rollout.decision.max_duration
+    late = observed.started > 0 and observed.now - observed.started >= rollout.decision.max_duration
     if not waiting:
         if not at_end(rollout, observed.step):
             return verdict(PROMOTE, "step", "the step's time and units are there and no gate objects", "next")

@@ -18,7 +18,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
@@ -56,6 +56,15 @@ class Asked(NamedTuple):
     body: bytes
 
 
+class Family(NamedTuple):
+    """A metric for Prometheus with its rows of labels and value."""
+
+    name: str
+    kind: str
+    about: str
+    rows: Sequence[tuple[Mapping[str, object], float | None]]
+
+
 class Policy(Protocol):
     """Decides which model version answers a request, and learns how it went."""
 
@@ -71,6 +80,10 @@ class Policy(Protocol):
 
     async def close(self) -> None:
         """End, when all requests have been answered."""
+        ...
+
+    def families(self) -> Sequence[Family]:
+        """What it has to tell Prometheus."""
         ...
 
 
@@ -318,6 +331,8 @@ class Gateway:
         workers = [({**_of(pool), "worker": worker.place}, worker) for pool in pools for worker in pool.workers]
         for key, kind, about, value in _OF_WORKER:
             page.family(f"{name}worker_{key}", kind, about, [(labels, value(worker)) for labels, worker in workers])
+        for family in self.policy.families() if self.policy is not None else ():
+            page.family(f"{name}{family.name}", family.kind, family.about, family.rows)
         return 200, page.text(), _TEXT
 
 

@@ -124,8 +124,10 @@ class Recorder:
             else:
                 batch.rows.append(row)
                 batch.bytes += size
-            if exposure is not None and len(batch.exposures) < MAX_ROWS:
+            if exposure is not None and len(batch.exposures) < 4 * MAX_ROWS:
                 batch.exposures.append(exposure)
+            elif exposure is not None:
+                counter[3] += 1  # a unit that is missing makes the data invalid, so it is told
 
     def drop(self, role: str, arm: int, version: int, ns: int) -> None:
         """Count a request that is not copied to a shadow, which has too much to do."""

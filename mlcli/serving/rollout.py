@@ -25,7 +25,7 @@ from mlcli.rollouts.assignment import Range, arm_at, canary_ranges, place, range
 from mlcli.rollouts.rolloutfile import Rollout
 from mlcli.server import http
 from mlcli.server.http import Headers, Refused
-from mlcli.serving.app import Asked, log
+from mlcli.serving.app import Asked, Family, log
 from mlcli.serving.pool import Answer, Pool
 from mlcli.serving.record import Recorder, Row
 from mlcli.serving.units import named
@@ -367,6 +367,33 @@ class RolloutPolicy:
         except MlcliError as error:
             raise http.refusal(error) from None
         return 202, http.dump({"accepted": accepted, "duplicate": duplicate}), _JSON
+
+    def families(self) -> list[Family]:
+        """Weights, and what became of the record of traffic."""
+        recorder, name = self.recorder, {"rollout": self.rollout.name}
+        arms = [{**name, "variant": arm.name} for arm in self.rollout.arms]
+        rows = ("written", recorder.written), ("shed", recorder.shed), ("duplicate", recorder.duplicates)
+        return [
+            Family(
+                "rollout_weight",
+                "gauge",
+                "The share of an arm.",
+                list(zip(arms, self.assigner.force.weights, strict=True)),
+            ),
+            Family(
+                "rollout_rows_total",
+                "counter",
+                "Requests kept, or not.",
+                [({**name, "outcome": what}, n) for what, n in rows],
+            ),
+            Family(
+                "rollout_store_failures_total",
+                "counter",
+                "Writes that had to wait for the store.",
+                [(name, recorder.failures)],
+            ),
+            Family("rollout_shadowing", "gauge", "Copies that a shadow is answering.", [(name, self.shadowing)]),
+        ]
 
     # -- what is in force
 

@@ -246,7 +246,7 @@ class Rollouts:
             found = self.get(name)
             if found.state not in expect:
                 raise InvalidState(
-                    f"rollout {name!r} is {found.state}: it cannot be {kind}",
+                    f"rollout {name!r} is {found.state}, so this cannot happen to it: {kind}",
                     hint=f"`mlcli rollouts status {name}` tells why",
                 )
             if at_step is not None and found.step != at_step:
