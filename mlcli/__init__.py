@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # for editors and type checkers; a test holds this list and t
     from mlcli import sklearn as sklearn
     from mlcli import tracking as tracking
     from mlcli import xgboost as xgboost
+    from mlcli.autolog import autolog as autolog
     from mlcli.client import Client as Client
     from mlcli.client import MlflowClient as MlflowClient
     from mlcli.errors import MlcliError as MlcliError
@@ -104,6 +105,7 @@ _MODULES = (
     "xgboost",
 )
 _NAMES = {
+    "mlcli.autolog": "autolog",
     "mlcli.client": "Client MlflowClient",
     "mlcli.errors": "MlcliError",
     "mlcli.evaluation.result": "EvaluationResult MetricThreshold evaluate validate_evaluation_results",

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 PLUGIN = os.path.join(os.path.dirname(os.path.realpath(__file__)), "mlflow_plugin")
 ELSEWHERE = "mlcli.mlflow.elsewhere"  # the tag in which the plugin tells where else the child has logged to
+UNANSWERED = (
+    "mlcli.mlflow.unanswered"  # ... and in which it tells of servers that the child named and that are not there
+)
 STAYED = (
     "mlcli.mlflow.experiment"  # the tag with the experiment that the script chose, where the run could not go there
 )
@@ -168,6 +171,9 @@ class Bridge:
             # A server that is gone does not come back: seven tries would take four minutes.
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES": environ.get("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3"),
             "MLCLI_MLFLOW_URI": self.uri,
+            "MLCLI_MLFLOW_TOKEN": self.token,
+            # The plugin's: it looks whether a server that the script names is there. One of the caller's own stays.
+            "MLFLOW_TRACKING_AUTH": environ.get("MLFLOW_TRACKING_AUTH") or "mlcli",
             "PYTHONPATH": os.pathsep.join(part for part in (environ.get("PYTHONPATH", ""), PLUGIN) if part),
         }
         for name in ("NO_PROXY", "no_proxy"):

@@ -633,19 +633,30 @@ def _look_up(root: str, kind: str, value: str) -> _Place:
     return found
 
 
-def _start(root: str, experiment_id: Optional[str], run_name: Optional[str], tags: Mapping[str, Any]) -> ActiveRun:
+def start_aside(parent: LiveRun, tags: Mapping[str, Any], time: int) -> LiveRun:
+    """A run in the experiment of ``parent``, begun at ``time`` (ms) and active in no thread; the caller ends it."""
+    return _start(parent.root, parent.info.experiment_id, None, tags, time)
+
+
+def _start(
+    root: str,
+    experiment_id: Optional[str],
+    run_name: Optional[str],
+    tags: Mapping[str, Any],
+    time: Optional[int] = None,
+) -> ActiveRun:
     place = _place(root, experiment_id)
     all_tags = {**context.default_tags(), **tags}
     name = str(run_name or all_tags.get(context.RUN_NAME) or journal.new_run_name())
     user = all_tags.get(context.USER, "")
     if is_remote(root) and not takes_new_runs(root):  # MLflow: the server gives the id
         with open_store(root) as store:
-            made = store.create_run(place.experiment_id, None, all_tags, name, str(user)).info
+            made = store.create_run(place.experiment_id, time, all_tags, name, str(user)).info
         run = ActiveRun(root, made.run_id, info=made)
         run.journal.resume_run(made.run_id, made.start_time)
         run.known_params = {}
         return run
-    run_id, time = journal.new_run_id(), journal.now()
+    run_id, time = journal.new_run_id(), journal.now() if time is None else time
     uri = f"{place.location.rstrip('/')}/{run_id}/artifacts"
     info = RunInfo(run_id, place.experiment_id, name, user, RunStatus.RUNNING, time, None, uri)
     run = ActiveRun(root, run_id, info=info)

@@ -1,6 +1,7 @@
-"""`mlcli.pytorch`: log, save and load models of PyTorch. PyTorch itself is imported when one is written."""
+"""`mlcli.pytorch`: autolog for PyTorch Lightning, and log, save and load models of PyTorch. Both are imported when they are needed."""
 
+from mlcli.autolog.lightning import autolog
 from mlcli.models.pytorch import load_model, log_model, save_model
 from mlcli.models.saving import ModelInfo
 
-__all__ = ["ModelInfo", "load_model", "log_model", "save_model"]
+__all__ = ["ModelInfo", "autolog", "load_model", "log_model", "save_model"]

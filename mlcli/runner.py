@@ -724,6 +724,9 @@ def _bridge(recorder: _Recorder, env: Env, listener: Listener) -> Iterator[bridg
     elsewhere = run.data.tags.get(bridge.ELSEWHERE)
     if elsewhere:
         listener.note(f"the script logged elsewhere itself, by mlflow.set_tracking_uri: {elsewhere}")
+    unanswered = run.data.tags.get(bridge.UNANSWERED)
+    if unanswered:
+        listener.note(f"the script names {unanswered}, where nothing answers: what it sent there is recorded here")
 
 
 def _last_words(recorder: _Recorder, fd: int) -> None:

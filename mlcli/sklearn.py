@@ -1,5 +1,6 @@
-"""`mlcli.sklearn`: log, save and load scikit-learn models. scikit-learn itself is imported when one is written."""
+"""`mlcli.sklearn`: autolog, and log, save and load scikit-learn models. scikit-learn itself is imported when it is needed."""
 
+from mlcli.autolog.sklearn import autolog
 from mlcli.models.saving import ModelInfo
 from mlcli.models.sklearn import (
     SERIALIZATION_FORMAT_CLOUDPICKLE,
@@ -15,6 +16,7 @@ __all__ = [
     "SERIALIZATION_FORMAT_PICKLE",
     "SERIALIZATION_FORMAT_SKOPS",
     "ModelInfo",
+    "autolog",
     "load_model",
     "log_model",
     "save_model",

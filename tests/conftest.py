@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,10 +19,32 @@ from mlcli.store import Store
 SETTING_PREFIXES = ("MLCLI_", "MLFLOW_", "GIT_AUTHOR_", "GIT_COMMITTER_")
 
 
+# Stores wait for the disk at each change, some milliseconds; in memory they do not, and no test pulls the plug.
+MEMORY = "/dev/shm"
+LEAST_MEMORY = 2_000_000_000
+
+
+@pytest.fixture
+def quick_path() -> Iterator[Path]:
+    """A folder like tmp_path, in memory where there is some to spare, and gone after the test."""
+    folder = Path(tempfile.mkdtemp(prefix="mlcli-test-", dir=MEMORY if _spare(MEMORY) else None)).resolve()
+    yield folder
+    for parent, _, _ in os.walk(folder):
+        os.chmod(parent, 0o700)  # some tests take rights away
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _spare(folder: str) -> bool:
+    return os.path.isdir(folder) and os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > LEAST_MEMORY
+
+
 @pytest.fixture(autouse=True)
-def _isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _isolated(
+    tmp_path_factory: pytest.TempPathFactory, quick_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
     home = tmp_path_factory.mktemp("home")
-    work = tmp_path_factory.mktemp("work")
+    work = quick_path / "work"
+    work.mkdir()
     for name in list(os.environ):
         if name.startswith(SETTING_PREFIXES) or name in (
             "PYTHONPATH",
@@ -40,15 +64,17 @@ def _isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     # As in an activated environment: `python` is the one that runs the tests.
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.chdir(work)
+    yield
+    servers.give_back()
 
 
 _REAL_HOME = os.path.expanduser("~")
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def root(quick_path: Path) -> Path:
     """A folder for a store; nothing is in it yet."""
-    return tmp_path / "mlruns"
+    return quick_path / "mlruns"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,4 +1,4 @@
-"""Environments with the real MLflow, one for each version that counts, built by uv once and kept between test runs."""
+"""Environments with the real MLflow and other libraries, built by uv once and kept between test runs."""
 
 from __future__ import annotations
 
@@ -27,16 +27,31 @@ PYTHONS = {
 
 def python_with(version: str, python: str = "3.11") -> Path:
     """The interpreter of the environment with that MLflow; built now if it is not there."""
-    wanted = [*PYTHONS[version], *_COMMON]
-    key = hashlib.sha256("\n".join(wanted).encode()).hexdigest()[:8]
-    folder = _ROOT / f"mlflow-{version}-{key}"
+    return built(f"mlflow-{version}", [*PYTHONS[version], *_COMMON], python)
+
+
+def python_with_lightning() -> Path:
+    """The interpreter of the environment with PyTorch Lightning. pip may know a place of PyTorch's that uv does not."""
+    return built("lightning", ["lightning", "cloudpickle"], by_pip=("torch==2.13.0",))
+
+
+def built(name: str, wanted: list[str], python: str = "3.11", *, by_pip: tuple[str, ...] = ()) -> Path:
+    """The interpreter of an environment with these packages; built now if it is not there.
+
+    ``by_pip`` are packages that pip may know another place of than uv does; they are installed first.
+    """
+    key = hashlib.sha256("\n".join([*by_pip, *wanted]).encode()).hexdigest()[:8]
+    folder = _ROOT / f"{name}-{key}"
     done = folder / "complete"
     _ROOT.mkdir(parents=True, exist_ok=True)
     with (_ROOT / f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the workers of one test run build it once
         if not done.exists():
             uv = [sys.executable, "-m", "uv"]
-            _call([*uv, "venv", "--quiet", "--clear", "--python", python, str(folder)])
+            seed = ["--seed"] if by_pip else []
+            _call([*uv, "venv", "--quiet", "--clear", *seed, "--python", python, str(folder)])
+            if by_pip:
+                _call([str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", *by_pip])
             _call([*uv, "pip", "install", "--quiet", "--python", str(folder / "bin" / "python"), *wanted])
             done.touch()
     return folder / "bin" / "python"

@@ -14,6 +14,7 @@ import tempfile
 import time
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -31,6 +32,9 @@ class Server:
     def __init__(self, programs: str) -> None:
         self.programs = programs
         self.folder = Path(tempfile.mkdtemp(prefix="mlcli-postgres-"))
+        self._lent: dict[Path, str] = {}
+        self._clean: list[str] = []
+        self._raw: Any = None
         # initdb and postgres refuse to be root: then somebody else runs them.
         self.user = next((name for name in ("postgres", "nobody") if _exists(name)), "") if os.getuid() == 0 else ""
         if self.user:
@@ -89,6 +93,8 @@ class Server:
         self.process.wait(60)
 
     def remove(self) -> None:
+        if self._raw is not None:
+            self._raw.close()
         self.stop()
         shutil.rmtree(self.folder)
 
@@ -101,6 +107,66 @@ class Server:
         schema = "s" + hashlib.sha256(str(folder).encode()).hexdigest()[:16]
         self.run(f"CREATE SCHEMA IF NOT EXISTS {schema}", database=database)
         return self.uri(schema, database=database)
+
+    def lent_uri_of(self, folder: Path) -> str:
+        """The same, of a schema that other tests have used and left as if it were new: making one takes long."""
+        schema = self._lent.get(folder)
+        if schema is None:
+            if self._clean:
+                schema = self._clean.pop()
+            else:
+                schema = f"lent{os.urandom(6).hex()}"
+                self.run(f"CREATE SCHEMA {schema}")
+            self._lent[folder] = schema
+        return self.uri(schema)
+
+    def give_back(self) -> None:
+        """Empty what was lent, for the next test."""
+        for schema in self._lent.values():
+            if self._emptied(schema):
+                self._clean.append(schema)
+        self._lent.clear()
+
+    def _emptied(self, schema: str) -> bool:
+        """Make a schema what it was after the first start; False where somebody holds on to it."""
+        import psycopg
+
+        raw = self._connection()
+        with raw.transaction():
+            # Keys are not looked at while everything goes, whatever the order.
+            raw.execute(f"SET LOCAL search_path = {schema}; SET LOCAL session_replication_role = replica")
+            raw.execute("SET LOCAL lock_timeout = '5s'")
+            tables = [row[0] for row in raw.execute("SELECT tablename FROM pg_tables WHERE schemaname = %s", [schema])]
+            if "mlcli_meta" not in tables:
+                return not tables
+            try:
+                with raw.transaction():
+                    raw.execute("; ".join(f"DELETE FROM {table}" for table in tables if table != "mlcli_meta"))
+            except psycopg.errors.LockNotAvailable:
+                return False
+            raw.execute("DELETE FROM mlcli_meta WHERE name <> 'schema_version'")
+            raw.execute(
+                "SELECT setval(oid::regclass, 1, false) FROM pg_class"
+                " WHERE relkind = 'S' AND relnamespace = %s::regnamespace",
+                [schema],
+            )
+            raw.execute(
+                "INSERT INTO experiments (id, name, creation_time, last_update_time) VALUES (0, 'Default', 0, 0)"
+            )
+        return True
+
+    def _connection(self) -> Any:
+        """A connection that stays, for what each test asks: a new one costs more than the question."""
+        import psycopg
+
+        try:
+            if self._raw is not None:
+                self._raw.execute("SELECT 1")
+        except psycopg.OperationalError:  # the server was stopped by a test
+            self._raw = None
+        if self._raw is None:
+            self._raw = psycopg.connect(self.uri(), autocommit=True)
+        return self._raw
 
     def run(self, sql: str, *, database: str = "mlcli") -> list:
         import psycopg
@@ -157,6 +223,11 @@ def running() -> Server:
     if programs is None:
         pytest.skip(MISSING)
     return Server(programs)
+
+
+def give_back() -> None:
+    if running.cache_info().currsize:
+        running().give_back()
 
 
 def stop() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mlcli.server.app import make_app
 from mlcli.server.run import Running, bind
+from mlcli.server.security import Auth
 from mlcli.store import http, open_store
 from mlcli.store.rest import RestStore
 
@@ -14,9 +15,10 @@ from mlcli.store.rest import RestStore
 class Served:
     """A running server: its address ``url``, its ``port``; stopped and started again as often as a test likes."""
 
-    def __init__(self, folder: Path, port: int = 0) -> None:
+    def __init__(self, folder: Path, port: int = 0, token: str | None = None) -> None:
         self.folder = folder
         self.port = port
+        self.token = token
         self.start()
 
     def start(self) -> None:
@@ -24,7 +26,7 @@ class Served:
         self.port = sock.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         ready = threading.Event()
-        self._app = make_app(lambda: open_store(str(self.folder)), port=self.port)
+        self._app = make_app(lambda: open_store(str(self.folder)), auth=Auth(self.token), port=self.port)
         self._running = Running(self._app, ready=ready.set, signals=False)
         self._sock = sock
         self._thread = threading.Thread(target=self._running.run, kwargs={"sockets": [sock]}, name="served")

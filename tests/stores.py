@@ -22,9 +22,10 @@ class Kind(NamedTuple):
 
 
 in_postgres = Kind(lambda folder: postgres.running().uri_of(folder))
+_lent = Kind(lambda folder: postgres.running().lent_uri_of(folder))
 
 # Those that apply the journals of a folder themselves.
-LOCAL_KINDS = {"sqlite": Kind(str), "postgres": in_postgres}
+LOCAL_KINDS = {"sqlite": Kind(str), "postgres": _lent}
 KINDS: dict[str, Callable[[Path], Store]] = {**LOCAL_KINDS, "rest": ServedStore}
 
 # What a server keeps from its clients or does not do, and what is about folders of this machine: not asked of a store
@@ -49,7 +50,6 @@ NOT_BEHIND_A_SERVER = frozenset(
     test_a_run_moves_and_its_artifacts_stay_where_their_uri_says
     test_a_moved_run_takes_local_sources
     test_the_folder_of_a_deleted_experiment_is_kept_for_the_runs_that_left
-    test_a_run_moves_only_to_an_experiment_that_is_there
     test_files_of_a_version_are_read_on_this_machine_only
     test_a_model_named_below_a_run_may_be_a_logged_model
     """.split()

@@ -13,6 +13,7 @@ import pytest
 from stores import Kind
 
 from mlcli import journal
+from mlcli.errors import MlcliError
 from mlcli.journal import Journal
 
 R = "r" * 32
@@ -304,3 +305,26 @@ def test_the_journal_of_a_newer_mlcli_is_kept_not_guessed_at(root: Path, open_at
     (folder / "x.jsonl").write_text('{"v":2}\n')
     with open_at(root) as store:
         assert "journal version 2" in store.rejected_lines()[0]["reason"]
+
+
+def test_a_journal_that_is_read_without_getting_on_is_an_error_not_a_loop(
+    root: Path, open_at: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = started(root)
+    read_lines, read = journal.read_lines, []
+
+    def one_byte_short(fd: int, position: int, size: int) -> journal.Lines:
+        read.append(position)
+        assert len(read) < 100, "it reads on for ever"
+        lines = read_lines(fd, position, size)
+        return lines._replace(end=lines.end - 1)
+
+    with open_at(root) as store:
+        append(writer, '{"metric":"loss","value":1.5}\n')
+        monkeypatch.setattr(journal, "read_lines", one_byte_short)
+        with pytest.raises(MlcliError, match="does not get beyond byte"):
+            store.get_run(R)
+        monkeypatch.undo()
+        assert store.get_run(R).data.metrics == {"loss": 1.5}
+        assert store.rejected_lines() == []
+    writer.close()

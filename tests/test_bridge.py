@@ -16,9 +16,11 @@ from typing import Any, NamedTuple
 
 import pytest
 from mlflow_environments import PYTHONS, python_with
+from served import Served
 
 from mlcli import bridge
 from mlcli.envs import Env
+from mlcli.store import open_store
 
 EXAMPLE = Path(__file__).parents[1] / "example_projects" / "tutorial_mlflow"
 
@@ -142,6 +144,35 @@ class TestEveryVersion:
         (line,) = [line for line in found.done.stderr.splitlines() if "elsewhere itself" in line]
         assert f"sqlite:///{tmp_path}/elsewhere.db" in line
 
+    def test_a_script_that_names_a_server_that_is_not_there_is_recorded_here(self, run, python: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            dead = f"http://localhost:{free.getsockname()[1]}"
+        found = run(
+            python,
+            f"""
+            import mlflow
+            mlflow.set_tracking_uri("{dead}")
+            mlflow.set_experiment("chosen by the script")
+            with mlflow.start_run() as active:
+                mlflow.log_param("lr", 0.1)
+                mlflow.log_metric("loss", 0.25)
+                mlflow.log_text("hello", "notes/hello.txt")
+            client = mlflow.MlflowClient()
+            assert [item.path for item in client.list_artifacts(active.info.run_id, "notes")] == ["notes/hello.txt"]
+            assert mlflow.artifacts.load_text(active.info.artifact_uri + "/notes/hello.txt") == "hello"
+            client.create_registered_model("wine")
+            assert [model.name for model in client.search_registered_models()] == ["wine"]
+            """,
+        )
+        assert list(found.runs) == ["main"]
+        assert found.main["info"]["status"] == "FINISHED"
+        assert found.main["data"]["params"] == {"lr": "0.1"}
+        assert found.main["data"]["metrics"] == {"loss": 0.25}
+        assert (Path(found.main["info"]["artifact_uri"]) / "notes" / "hello.txt").read_text() == "hello"
+        (line,) = [line for line in found.done.stderr.splitlines() if "nothing answers" in line]
+        assert dead in line
+        assert "elsewhere itself" not in found.done.stderr
+
     def test_projects_that_a_script_runs_are_child_runs_in_the_same_environment(self, run, python: Path) -> None:
         found = run(
             python,
@@ -263,6 +294,24 @@ class TestRuns:
             """,
             "--experiment-name=special",
         )
+
+    def test_a_server_that_answers_gets_what_the_script_sends_there(self, run, newest: Path, tmp_path: Path) -> None:
+        with Served(tmp_path / "theirs", token="of-somebody-elses-server") as served:
+            address = served.url.replace("://", "://me:of-somebody-elses-server@")
+            found = run(
+                newest,
+                f"""
+                import mlflow
+                mlflow.set_tracking_uri("{address}")
+                with mlflow.start_run(run_name="away"):
+                    mlflow.log_metric("m", 1)
+                """,
+            )
+        assert found.main["data"]["metrics"] == {}
+        assert "nothing answers" not in found.done.stderr
+        assert f"elsewhere itself, by mlflow.set_tracking_uri: {served.url}" in found.done.stderr
+        with open_store(str(tmp_path / "theirs")) as store:
+            assert [(item.info.run_name, item.data.metrics) for item in store.search_runs()] == [("away", {"m": 1.0})]
 
     def test_a_proxy_and_a_users_credentials_for_another_server_do_no_harm(
         self, run, newest: Path, monkeypatch: pytest.MonkeyPatch

@@ -6,6 +6,8 @@ import json
 import os
 import sqlite3
 
+import pytest
+
 from mlcli.store import open_store
 
 
@@ -31,6 +33,12 @@ def test_each_setting_comes_with_its_source_and_without_passwords(mlcli, monkeyp
     assert "secret" not in done.stdout + done.stderr
     found = json.loads(done.stdout)["settings"]["tracking_uri"]
     assert found == {"value": "http://***@host/x", "source": "MLFLOW_TRACKING_URI"}
+
+
+@pytest.mark.parametrize("name", ["MLCLI_TRACKING_TOKEN", "MLCLI_BACKEND_STORE_URI", "MLCLI_MLFLOW_TOKEN"])
+def test_a_variable_that_means_something_is_well(mlcli, monkeypatch, name):
+    monkeypatch.setenv(name, "x" * 20)
+    assert name not in mlcli("doctor").stdout
 
 
 def test_a_variable_that_is_no_setting_is_ill(mlcli, monkeypatch):

@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from served import Served
 
+from mlcli.artifacts import TEMPORARY
 from mlcli.cli.gc import milliseconds
-from mlcli.errors import InvalidInput
-from mlcli.store import leftovers, open_store
+from mlcli.errors import InvalidInput, MlcliError
+from mlcli.store import http, leftovers, open_store, store_root
 
 
 @pytest.fixture
@@ -174,3 +176,57 @@ def test_spans_of_time(text: str, expected: int) -> None:
 def test_what_is_no_span_of_time(text: str) -> None:
     with pytest.raises(InvalidInput):
         milliseconds(text)
+
+
+def test_what_is_deleted_on_a_server_is_removed_there(
+    mlcli, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_store(str(root)) as store:
+        experiment = store.create_experiment("old")
+        gone, kept, inside = store.create_run("0"), store.create_run("0"), store.create_run(experiment)
+        for run in (gone, kept):
+            Path(run.info.artifact_uri).mkdir(parents=True)
+            (Path(run.info.artifact_uri) / "model.bin").write_bytes(b"x")
+        store.delete_run(gone.info.run_id)
+        store.delete_experiment(experiment)
+        unfinished = Path(kept.info.artifact_uri) / f"{TEMPORARY}half"
+        unfinished.write_bytes(b"x")
+        os.utime(unfinished, (1, 1))
+    with Served(root) as served:
+        monkeypatch.setenv("MLCLI_TRACKING_URI", served.url)
+        dry = json.loads(mlcli("gc", "--dry-run", "--json").stdout)
+        assert Path(gone.info.artifact_uri).exists()
+        assert json.loads(mlcli("gc", "--json").stdout) == dry
+        assert json.loads(mlcli("gc", "--json").stdout) == []
+    assert [(item["kind"], item["id"]) for item in dry] == [
+        ("run", gone.info.run_id),
+        ("run", inside.info.run_id),
+        ("experiment", experiment),
+        ("leftover", str(unfinished)),
+    ]
+    assert not Path(gone.info.artifact_uri).parent.exists()
+    assert not unfinished.exists()
+    assert (Path(kept.info.artifact_uri) / "model.bin").exists()
+    with open_store(str(root)) as store:
+        assert [run.info.run_id for run in store.search_runs(view_type="ALL")] == [kept.info.run_id]
+
+
+def test_a_server_removes_nothing_that_is_not_deleted(
+    mlcli, deleted: tuple[str, str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Served(Path(store_root())) as served:
+        monkeypatch.setenv("MLCLI_TRACKING_URI", served.url)
+        assert "is not deleted" in mlcli("gc", "--run-ids", deleted[1], check=1).stderr
+        with pytest.raises(MlcliError, match="is not deleted"):
+            http.server(served.url).json("POST", "/api/2.0/mlcli/collect", {"run_ids": [deleted[1]]})
+        mlcli("runs", "show", deleted[1])
+
+
+def test_a_server_lets_nobody_remove_without_a_token_and_says_so(
+    mlcli, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Served(root, token="known-to-few-people") as served:
+        monkeypatch.setenv("MLCLI_TRACKING_URI", served.url)
+        assert "needs a token" in mlcli("gc", check=6).stderr
+        monkeypatch.setenv("MLCLI_TRACKING_TOKEN", "known-to-few-people")
+        mlcli("gc")

@@ -9,11 +9,13 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+from served import Served
 
 from mlcli.entities import Metric, Param, RunTag
-from mlcli.store import open_store
+from mlcli.store import open_store, store_root
 
 
 @pytest.fixture
@@ -379,6 +381,18 @@ def test_a_note_can_come_from_stdin(mlcli, runs):
 
 def test_no_note_is_not_found(mlcli, runs):
     assert "has no note" in mlcli("runs", "note", "latest", check=3).stderr
+
+
+def test_runs_move_to_another_experiment_here_and_on_a_server(mlcli, runs, monkeypatch):
+    mlcli("experiments", "create", "other")
+    assert "is in 'other' now" in mlcli("runs", "move", runs[0], "-n", "other").stderr
+    assert "there is no experiment 'othr'" in mlcli("runs", "move", runs[1], "-n", "othr", check=3).stderr
+    with Served(Path(store_root())) as served:
+        monkeypatch.setenv("MLCLI_TRACKING_URI", served.url)
+        mlcli("runs", "move", runs[1], "-n", "other")
+    monkeypatch.delenv("MLCLI_TRACKING_URI")
+    found = json.loads(mlcli("runs", "list", "-n", "other", "--json").stdout)
+    assert {run["info"]["run_id"] for run in found} == {runs[0], runs[1]}
 
 
 def test_runs_are_deleted_and_restored(mlcli, runs):

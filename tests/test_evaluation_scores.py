@@ -228,6 +228,16 @@ def test_comparisons_on_the_same_rows_use_the_paired_tests(cancer):
     assert {one.p_value for one in same.values()} == {1.0}
 
 
+def test_a_perfect_ranking_beats_none_though_neither_has_a_variance():
+    truth = np.arange(40) % 2
+    perfect = scores.of_classes(truth, truth, np.eye(2)[truth], [0, 1])
+    none = scores.of_classes(truth, truth, np.full((40, 2), 0.5), [0, 1])
+    found = scores.compare(perfect, none, ["roc_auc"])["roc_auc"]
+    assert (found.test, found.difference) == ("paired bootstrap", 0.5)
+    assert found.p_value < 0.001
+    assert scores.compare(none, none, ["roc_auc"])["roc_auc"].p_value == 1
+
+
 def test_curves_hold_the_points_of_mlflows_pictures(cancer):
     found = scores.curves(cancer)
     assert [*found] == [

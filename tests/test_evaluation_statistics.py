@@ -11,7 +11,6 @@ from scipy.stats import binom, bootstrap
 from sklearn.datasets import load_breast_cancer, load_wine, make_moons
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, RepeatedStratifiedKFold, cross_val_score, train_test_split
-from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
@@ -254,6 +253,12 @@ def test_the_corrected_t_test_holds_its_level_in_400_experiments():
     assert type_one(400, 0.0, seed=1) >= 0.35
 
 
+def test_folds_that_all_differ_by_the_same_are_no_proof_of_sameness():
+    assert st.nadeau_bengio([0.5, 0.5, 0.5], 0.25).p_value == 0
+    assert st.nadeau_bengio([0.0, 0.0, 0.0], 0.25).p_value == 1
+    assert math.isnan(st.fold_interval([1.0, 1.0, 1.0], 0.25).low)
+
+
 # -- bootstrap
 
 
@@ -356,24 +361,31 @@ def test_the_paired_bootstrap_tells_a_real_difference_from_none():
 
 
 def one_nearest(n: int, refits: int, seed: int):
-    """1-NN on labels that its inputs say nothing about: apparent error 0, truth 0.5."""
+    """1-NN on labels that its inputs say nothing about: apparent error 0, truth 0.5.
+
+    Beside it the mean error of the refits on all rows, which some take for the apparent one.
+    """
     generator = np.random.default_rng(seed)
     data, y = generator.normal(size=(n, 5)), np.arange(n) % 2
-    losses, outside = np.zeros((refits, n)), np.ones((refits, n), bool)
-    for refit in range(refits):
-        drawn = generator.integers(0, n, n)
-        if len(set(y[drawn])) < 2:
-            continue
-        outside[refit, drawn] = False
-        losses[refit] = KNeighborsClassifier(1).fit(data[drawn], y[drawn]).predict(data) != y
-    return st.point_six_three_two(0.0, st.out_of_bag_error(losses, outside), 0.5)
+    apart = ((data[:, None] - data) ** 2).sum(axis=2)
+    drawn = generator.integers(0, n, (refits, n))
+    losses = np.array([y[rows][apart[:, rows].argmin(axis=1)] != y for rows in drawn], float)
+    outside = np.array([np.isin(np.arange(n), rows, invert=True) for rows in drawn])
+    return st.point_six_three_two(0.0, st.out_of_bag_error(losses, outside), 0.5), losses.mean()
 
 
 def test_632_is_fooled_by_a_model_that_learns_by_heart_and_632_plus_is_not():
-    found = [one_nearest(20, 20, seed) for seed in range(10)]
-    assert np.mean([one.point_632 for one in found]) == pytest.approx(0.33, abs=0.04)
-    assert np.mean([one.point_632_plus for one in found]) > 0.44
-    assert all(one.point_632 == pytest.approx(0.632 * one.out_of_bag) for one in found)
+    found = [one_nearest(20, 50, seed) for seed in range(200)]
+    assert np.mean([one.point_632 for one, _ in found]) == pytest.approx(0.333, abs=0.02)
+    assert np.mean([one.point_632_plus for one, _ in found]) == pytest.approx(0.494, abs=0.03)
+    assert all(one.point_632 == pytest.approx(0.632 * one.out_of_bag) for one, _ in found)
+
+
+def test_632_of_the_error_of_refits_on_all_rows_is_another_number():
+    """A known mistake: it takes the refits' error on all rows for the apparent error, and comes out too high."""
+    found = [one_nearest(200, 50, seed) for seed in range(10)]
+    assert np.mean([one.point_632 for one, _ in found]) == pytest.approx(0.31, abs=0.02)
+    assert np.mean([0.368 * wrong + 0.632 * one.out_of_bag for one, wrong in found]) == pytest.approx(0.38, abs=0.02)
 
 
 def test_632_plus_is_632_where_nothing_is_overfitted():

@@ -136,6 +136,17 @@ def test_wine_local_logs_a_curve_per_epoch(run, mlcli) -> None:
         ]
 
 
+def test_autolog_logs_a_search_that_says_nothing_of_logging(run, mlcli) -> None:
+    run("autolog", LOCAL, "-P", "folds=2")
+    runs = json.loads(mlcli("runs", "list", "--json").stdout)
+    (parent,) = [item for item in runs if "best_cv_score" in item["data"]["metrics"]]
+    assert parent["info"]["status"] == "FINISHED"
+    assert parent["data"]["params"]["folds"] == "2"
+    assert {"f1_score_X_test", "GridSearchCV_score_X_test", "training_roc_auc"} <= set(parent["data"]["metrics"])
+    children = [item["data"]["tags"].get("mlflow.parentRunId") for item in runs if item is not parent]
+    assert children == [parent["info"]["run_id"]] * 4
+
+
 def test_workflow_steps_are_child_runs(run, mlcli) -> None:
     run("workflow", LOCAL, "-P", "depth=3")
     runs = json.loads(mlcli("runs", "list", "--json").stdout)

@@ -10,14 +10,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
 from mlflow_environments import PYTHONS, python_with
 
-SCRIPT = Path(__file__).with_name("mlflow_scripts") / "every_call.py"
+SCRIPTS = Path(__file__).with_name("mlflow_scripts")
+SCRIPT = SCRIPTS / "every_call.py"
 # What the script checks; one name is missing here when a check is added there, and the test says so.
 CHECKS = [
     line[len("def ") :].partition("(")[0]
@@ -57,8 +58,8 @@ def _address(log: Path, process: subprocess.Popen[bytes]) -> str:
     raise AssertionError(log.read_text())
 
 
-def _client(python: Path, server: str, home: Path, *arguments: object, **options: object) -> str:
-    environ = {
+def _environ(python: Path, server: str, home: Path) -> dict[str, str]:
+    return {
         "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
         "HOME": str(home),
         "MLFLOW_TRACKING_URI": server,
@@ -66,16 +67,19 @@ def _client(python: Path, server: str, home: Path, *arguments: object, **options
         "MPLBACKEND": "Agg",
         # MLflow 2.10 looks at distutils before setuptools does, which setuptools of today does not like.
         "SETUPTOOLS_USE_DISTUTILS": "stdlib",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
     }
+
+
+def _client(python: Path, server: str, home: Path, *arguments: object) -> str:
     done = subprocess.run(
         [str(python), *map(str, arguments)],
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
-        env=environ,
+        env=_environ(python, server, home),
         cwd=home,
         check=False,
-        **options,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -100,12 +104,35 @@ def test_mlflows_client_finds_what_it_expects(answers: dict[str, str], name: str
     assert answers[name] == "ok", answers[name]
 
 
-def test_mlflows_command_line_works_against_the_server(python: Path, server: str, tmp_path: Path) -> None:
+@pytest.fixture
+def mlflow(python: Path, server: str, tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """MLflow's command line; each call is a process of its own, and none imports MLflow again."""
+    with subprocess.Popen(
+        [python, SCRIPTS / "command_line.py"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=_environ(python, server, tmp_path),
+        cwd=tmp_path,
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+
+        def call(*arguments: str) -> str:
+            print(json.dumps(arguments), file=process.stdin, flush=True)
+            code, said = json.loads(process.stdout.readline())
+            assert code == 0, said
+            return str(said)
+
+        yield call
+        process.stdin.close()
+
+
+def test_mlflows_command_line_works_against_the_server(
+    mlflow: Callable[..., str], python: Path, server: str, tmp_path: Path
+) -> None:
     name = f"by-hand-{python.parents[1].name}"
-
-    def mlflow(*arguments: str) -> str:
-        return _client(python, server, tmp_path, "-m", "mlflow", *arguments)
-
+    assert _client(python, server, tmp_path, "-m", "mlflow", "experiments", "search")  # as it is called in earnest
     made = mlflow("experiments", "create", "-n", name)
     experiment = made.split()[-1]
     assert name in mlflow("experiments", "search")

@@ -17,7 +17,7 @@ import mlcli
 PACKAGE = Path(mlcli.__file__).parent
 INTERPRETERS = sorted(Path(os.path.expanduser("~"), ".pyenv", "versions").glob("3.*/bin/python3"))
 TRACKER = (
-    "artifacts client config content context entities errors exceptions fluent journal lightgbm live locks models"
+    "artifacts autolog.calls autolog.lightgbm autolog.lightning autolog.sklearn autolog.xgboost client config content context entities errors exceptions fluent journal lightgbm live locks models"
     " models.allowed models.flavors models.inspection models.lightgbm models.loading models.mlmodel models.pickles"
     " models.program models.pyfunc models.python models.python_model models.pytorch models.saving models.signature"
     " models.skops models.sklearn models.sound models.trust models.xgboost pyfunc pytorch registry rights rules sklearn"

@@ -17,7 +17,8 @@ from mlcli.config import SETTINGS
 
 REPO = Path(__file__).parents[1]
 README = (REPO / "README.md").read_text(encoding="utf-8")
-SHELL_BLOCKS = re.findall(r"```(?:sh|console)\n(.*?)```", README, re.DOTALL)
+SERVER = (REPO / "docs" / "server.md").read_text(encoding="utf-8")
+SHELL_BLOCKS = re.findall(r"```(?:sh|console)\n(.*?)```", README + SERVER, re.DOTALL)
 
 
 def commands(text: str) -> list[list[str]]:
@@ -50,8 +51,12 @@ def test_the_table_of_settings_is_complete() -> None:
 def test_every_command_and_option_in_it_exists(mlcli, command: str) -> None:
     words = command.split()
     group = (
-        words[:2]
-        if not words[1].startswith("-") and words[0] in ("runs", "experiments", "artifacts", "models", "env")
+        words[:3]
+        if words[:2] == ["server", "users"]
+        else words[:2]
+        if words[1:]
+        and not words[1].startswith("-")
+        and words[0] in ("runs", "experiments", "artifacts", "models", "env")
         else words[:1]
     )
     text = mlcli(*group, "--help").stdout

@@ -143,6 +143,24 @@ def test_a_batch_larger_than_a_request_may_be_goes_in_parts(remote: Store) -> No
     assert len(remote.get_run(run_id).data.params) == 250
 
 
+def test_our_own_server_takes_a_large_batch_whole_or_not_at_all(ours: Served) -> None:
+    with open_store(ours.url) as store:
+        run_id = store.create_run("0").info.run_id
+        store.log_batch(run_id, params=[Param("p249", "another")])
+        points = [Metric("loss", float(step), 1, step) for step in range(2500)]
+        with pytest.raises(InvalidInput, match="p249"):
+            store.log_batch(run_id, points, [Param(f"p{place}", "1") for place in range(250)])
+        assert steps(store, run_id) == []
+        assert store.get_run(run_id).data.params == {"p249": "another"}
+
+
+def test_a_batch_beyond_what_our_server_takes_goes_in_parts(ours: Served) -> None:
+    with open_store(ours.url) as store:
+        run_id = store.create_run("0").info.run_id
+        store.log_batch(run_id, params=[Param(f"p{place}", "x" * 6000) for place in range(3000)])
+        assert len(store.get_run(run_id).data.params) == 3000
+
+
 def test_a_run_is_found_by_a_part_of_its_id_by_its_name_and_by_its_place(remote: Store) -> None:
     first = remote.create_run("0", journal.now() + 10_000_000, run_name="one of a kind").info.run_id
     latest = remote.create_run("0", journal.now() + 20_000_000).info.run_id

@@ -150,6 +150,14 @@ def test_users_get_tokens_of_their_own(root, mlcli):
     assert mlcli("server", "users", "remove", "ann", *store, check=3)
 
 
+def test_looking_for_users_where_no_server_was_leaves_nothing_behind(mlcli, tmp_path):
+    store = ["--backend-store-uri", str(tmp_path / "nowhere")]
+    assert json.loads(mlcli("server", "users", "list", "--json", *store).stdout) == []
+    assert "there is no user 'ann'" in mlcli("server", "users", "remove", "ann", *store, check=3).stderr
+    assert not (tmp_path / "nowhere").exists()
+    assert str(tmp_path / "nowhere") in mlcli("server", "users", "add", "ann", *store).stderr
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

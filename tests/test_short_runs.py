@@ -155,7 +155,8 @@ def test_a_program_that_is_killed_while_it_tidies_leaves_each_line_counted_once(
 @pytest.mark.slow
 def test_twenty_thousand_short_runs_are_one_file_for_the_next_reader(root: Path) -> None:
     code = (
-        "import mlcli\n"
+        "import os, mlcli\n"
+        "os.fsync = lambda fd: None\n"  # waiting for the disk at each end is most of the time, and not what is asked here
         "for number in range(20_000):\n"
         "    with mlcli.start_run():\n"
         "        mlcli.log_param('number', number)\n"

@@ -562,3 +562,36 @@ def test_a_looker_finds_no_store_where_none_is(root: Path) -> None:
 )
 def test_addresses_are_shown_without_secrets(address: str | None, shown: str | None) -> None:
     assert config.masked(address) == shown
+
+
+def test_users_are_kept_where_the_server_will_look(mlcli, tmp_path: Path) -> None:
+    address = in_postgres.address(tmp_path / "s")
+    add = ("server", "users", "add", "--backend-store-uri", address)
+    assert "there is no store" in mlcli(*add, "ann", check=3).stderr
+    folder = tmp_path / "files"
+    mlcli(*add, "ann", "--artifacts-destination", folder)
+    mlcli(*add, "bob")
+    assert set(json.loads((folder / "server-users.json").read_text())["users"]) == {"ann", "bob"}
+
+
+def test_what_was_kept_in_a_folder_moves_into_the_database(mlcli, root: Path, tmp_path: Path) -> None:
+    with open_store(str(root)) as store:
+        experiment = store.create_experiment("wine")
+        run = store.create_run(experiment, run_name="first")
+        store.log_batch(run.info.run_id, [Metric("loss", 0.5, 1, 1)], [Param("lr", "0.1")])
+        store.update_run(run.info.run_id, "FINISHED")
+        Path(run.info.artifact_uri).mkdir(parents=True)
+        (Path(run.info.artifact_uri) / "notes.txt").write_text("x")
+        store.create_registered_model("iris")
+    address = in_postgres.address(tmp_path / "s")
+    with open_store(address, artifact_root=str(tmp_path / "files")):
+        pass
+    for already in ("", "1 run was here already"):
+        assert already in mlcli("--tracking-uri", address, "import", root).stderr
+    with open_store(address) as store:
+        (found,) = store.search_runs()
+        assert (found.info.run_name, found.data.metrics, found.data.params) == ("first", {"loss": 0.5}, {"lr": "0.1"})
+        assert Path(found.info.artifact_uri).is_relative_to(tmp_path / "files")
+        assert (Path(found.info.artifact_uri) / "notes.txt").read_text() == "x"
+        assert [model.name for model in store.search_registered_models()] == ["iris"]
+        assert store.create_experiment("next") != experiment

@@ -268,3 +268,24 @@ def test_a_search_sees_one_moment(root: Path) -> None:
             other.delete_run(first)
             assert len(store.search_runs()) == 1
         assert store.search_runs() == []
+
+
+def test_only_a_statement_that_is_long_itself_is_given_up(root: Path) -> None:
+    numbers = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :last) SELECT count(*) FROM n"
+    with open_store(str(root)) as store:
+        assert isinstance(store.database, database.Sqlite)
+        store.database.give_up_after(5000)
+        for _ in range(1000):  # many steps, all told
+            assert store.database.query(numbers, {"last": 10}) == [(10,)]
+        with pytest.raises(database.TooLong):
+            store.database.query(numbers, {"last": 100_000})
+        assert store.database.one(numbers, {"last": 10}) == (10,)
+
+
+def test_a_list_of_keys_is_looked_up_with_few_statements() -> None:
+    texts = set()
+    for count in range(1, 501):
+        text, values = database.bound(range(count))
+        assert set(values.values()) == set(range(count))
+        texts.add(text)
+    assert len(texts) == 10

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import postgres
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -55,6 +56,7 @@ class Life(RuleBasedStateMachine):
                 writer.close()
             self.store.close()
             shutil.rmtree(self.folder)
+            postgres.give_back()
 
     # -- experiments
 

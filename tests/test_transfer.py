@@ -36,8 +36,8 @@ def here(root: Path, open_at):
 
 
 @pytest.fixture
-def there(tmp_path: Path) -> Path:
-    return tmp_path / "there" / "mlruns"
+def there(quick_path: Path) -> Path:  # on the disk that `here` is on: files can be linked
+    return quick_path / "there" / "mlruns"
 
 
 def whys(report: Report) -> list[str]:
@@ -237,6 +237,15 @@ def test_what_cannot_come_is_told_and_the_rest_comes(here: Store, there: Path) -
         f"run {'e' * 32}: its meta.yaml lacks 'status': was it cut?",
     ):
         assert why in told, told
+
+
+def test_a_folder_of_artifacts_whose_records_are_in_a_database_is_no_experiment(here: Store, there: Path) -> None:
+    theirs.full(there)
+    (there / "1" / ("a" * 32) / "artifacts").mkdir(parents=True)
+    (there / "1" / "models" / "m-1" / "artifacts").mkdir(parents=True)
+    assert bring(FileStore(str(there)), here).complete
+    (there / "2").mkdir()
+    assert [f"experiment 2: {there}/2 has no meta.yaml"] == whys(bring(FileStore(str(there)), here))
 
 
 def test_a_store_that_was_moved_has_its_files_beside_it(here: Store, there: Path) -> None:

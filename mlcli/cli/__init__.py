@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "run": "Run an entry point of a project and record the run.",
     "check": "Find what is wrong with a project before it runs.",
-    "evaluate": "Tell how good a model is, how sure that is, and whether it beats another.",
+    "evaluate": "Tell how good a model is, and whether it beats another.",
     "runs": "List, search, show, compare, export and tidy up runs.",
     "experiments": "Create, search, rename, delete and export experiments.",
     "artifacts": "List, download and log the files of runs.",

@@ -33,7 +33,10 @@ app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_com
 
 TOOLS = ("uv", "git", "docker", "conda")
 # What `mlcli run` tells the programs it starts, and nobody sets.
-INNER = frozenset(("MLCLI_COMMAND", "MLCLI_PARENT_RUN_ID"))
+# Not settings, but variables that mean something: secrets, which no file should hold, and what `mlcli run` tells its child.
+INNER = frozenset(
+    "MLCLI_TRACKING_TOKEN MLCLI_BACKEND_STORE_URI MLCLI_COMMAND MLCLI_PARENT_RUN_ID MLCLI_MLFLOW_URI MLCLI_MLFLOW_TOKEN".split()
+)
 LITTLE_SPACE = 200_000_000
 
 

@@ -10,7 +10,7 @@ import typer
 from mlcli.cli import completion, options, render
 from mlcli.entities import LifecycleStage
 from mlcli.errors import InvalidInput, InvalidState
-from mlcli.store import leftovers, open_store
+from mlcli.store import open_store
 
 if TYPE_CHECKING:
     from mlcli.store import Store
@@ -56,10 +56,10 @@ def gc(
             chosen = [_deleted(store, part) for part in _parts(experiment_ids)]
             runs = [run for run in runs if run.info.experiment_id in chosen]
             experiments = [item for item in experiments if item.experiment_id in chosen]
-        left = [] if run_ids or experiment_ids else leftovers.found(store)
+        left = [] if run_ids or experiment_ids else store.leftovers()
         if not dry_run:
             store.collect(runs, experiments)
-            leftovers.remove(store, left)
+            store.remove_leftovers(left)
     rows = [{"kind": "run", "id": run.info.run_id, "name": run.info.run_name} for run in runs]
     rows += [{"kind": "experiment", "id": item.experiment_id, "name": item.name} for item in experiments]
     rows += [{"kind": "leftover", "id": item.path, "name": item.why} for item in left]

@@ -6,9 +6,10 @@ from typing import Annotated, List, Optional
 
 import typer
 
+from mlcli import config
 from mlcli.cli import options, render
 from mlcli.errors import InvalidInput
-from mlcli.store import is_remote, open_store, store_root
+from mlcli.store import is_database, is_remote, open_store, store_root
 from mlcli.transfer.into import Report, Wishes, bring
 from mlcli.transfer.sources import open_sources
 
@@ -49,7 +50,7 @@ def import_(
     The source is only read. Runs keep their ids; experiments of one name become one. Doing it again brings what is new and
     nothing twice, so an import that was interrupted is done again. Exit code 1 says that something could not come.
     """
-    root = store_root()
+    root = "" if is_database(config.tracking_uri().value or "") else store_root()
     wishes = Wishes(artifacts, experiments or (), dry_run)
     sources = open_sources(source, root)
     try:

@@ -496,6 +496,36 @@ def note(
 
 
 @app.command()
+def move(
+    runs: options.Runs,
+    experiment_name: Annotated[
+        Optional[str],
+        typer.Option(
+            "-n",
+            "--experiment-name",
+            metavar="NAME",
+            help="The experiment they go to.",
+            autocompletion=completion.experiment_names,
+        ),
+    ] = None,
+    experiment_id: Annotated[
+        Optional[str], typer.Option("-x", "--experiment-id", metavar="ID", help="The same by id.")
+    ] = None,
+) -> None:
+    """Move runs to another experiment.
+
+    Their artifacts stay where they are, so every address of them stays good.
+    """
+    with open_store(create=False) as store:
+        target = options.find_experiment(store, experiment_name, experiment_id)
+        found = [store.find_run(word) for word in _words(runs, None)]
+        for key in found:
+            store.move_run(key, target.experiment_id)
+    for key in found:
+        render.success(f"run {_short(key)} is in {target.name!r} now")
+
+
+@app.command()
 def delete(
     runs: SomeRuns = None,
     run_id: options.RunOption = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, Annotated, Any, List, Optional
 
@@ -10,9 +11,11 @@ import typer.core
 
 from mlcli import config
 from mlcli.cli import options, render
-from mlcli.errors import InvalidInput
+from mlcli.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mlcli.server.security import Users
     from mlcli.store import Store
 
@@ -66,6 +69,16 @@ Backend = Annotated[
     ),
 ]
 
+Destination = Annotated[
+    Optional[str],
+    typer.Option(
+        "--artifacts-destination",
+        "--default-artifact-root",
+        metavar="FOLDER",
+        help="Where the artifacts of new experiments go; else beside the runs.",
+    ),
+]
+
 
 def _no(flag: str) -> Any:
     return typer.Option(flag, hidden=True)
@@ -75,15 +88,7 @@ def _no(flag: str) -> Any:
 def server(
     context: typer.Context,
     backend_store_uri: Backend = None,
-    artifacts_destination: Annotated[
-        Optional[str],
-        typer.Option(
-            "--artifacts-destination",
-            "--default-artifact-root",
-            metavar="FOLDER",
-            help="Where the artifacts of new experiments go; else beside the runs.",
-        ),
-    ] = None,
+    artifacts_destination: Destination = None,
     host: Annotated[str, typer.Option("-h", "--host", metavar="HOST", help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[
         int,
@@ -241,7 +246,7 @@ def shown(host: str) -> str:
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
-def _open(uri: str | None, destination: str | None = None) -> Store:
+def _open(uri: str | None, destination: str | None = None, *, create: bool = True) -> Store:
     from mlcli.store import is_remote, open_store
 
     address = uri or config.tracking_uri().value or ""
@@ -251,8 +256,8 @@ def _open(uri: str | None, destination: str | None = None) -> Store:
             hint="name a folder or a database with --backend-store-uri",
         )
     if address.partition("://")[0] in ("postgresql", "postgres"):
-        return open_store(address, artifact_root=destination)
-    return open_store(address)
+        return open_store(address, create=create, artifact_root=destination)
+    return open_store(address, create=create)
 
 
 def _users(store: Store) -> Users:
@@ -269,19 +274,26 @@ def add_user(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What is recorded with what the user creates.")],
     role: Annotated[str, typer.Option("--role", metavar="ROLE", help="read, write or admin.")] = "write",
     backend_store_uri: Backend = None,
+    artifacts_destination: Destination = None,
 ) -> None:
-    """Add a user and print the token, which is not kept and cannot be shown again."""
-    with _open(backend_store_uri) as store:
-        token = _users(store).add(name, role)
-    render.note(f"{name} may {role}; the token is shown this once: MLFLOW_TRACKING_TOKEN, or the password of {name}")
+    """Add a user and print the token.
+
+    It is not kept and cannot be shown again.
+    """
+    with _open_users(backend_store_uri, artifacts_destination, adding=True) as (users, served):
+        token = users.add(name, role)
+    render.note(f"{name} may {role} on the server of {served}")
+    render.note(f"the token is shown this once: MLFLOW_TRACKING_TOKEN, or the password of {name}")
     render.emit(token)
 
 
 @users_app.command("list")
-def list_users(backend_store_uri: Backend = None, as_json: options.Json = False) -> None:
+def list_users(
+    backend_store_uri: Backend = None, artifacts_destination: Destination = None, as_json: options.Json = False
+) -> None:
     """List the users and their roles."""
-    with _open(backend_store_uri) as store:
-        found = _users(store).read()
+    with _open_users(backend_store_uri, artifacts_destination) as (users, _):
+        found = users.read()
     rows = [{"name": name, "role": user["role"]} for name, user in sorted(found.items())]
     columns = (render.Column("name", "NAME", style="bold"), render.Column("role", "ROLE"))
     render.records(rows, columns, as_json=as_json, empty="there are no users; `mlcli server users add NAME` adds one")
@@ -291,8 +303,29 @@ def list_users(backend_store_uri: Backend = None, as_json: options.Json = False)
 def remove_user(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Whose token is of no use from now on.")],
     backend_store_uri: Backend = None,
+    artifacts_destination: Destination = None,
 ) -> None:
-    """Remove a user; the token is of no use from now on."""
-    with _open(backend_store_uri) as store:
-        _users(store).remove(name)
+    """Remove a user, whose token is of no use from now on."""
+    with _open_users(backend_store_uri, artifacts_destination) as (users, _):
+        users.remove(name)
     render.success(f"{name} is removed")
+
+
+@contextlib.contextmanager
+def _open_users(uri: str | None, destination: str | None, *, adding: bool = False) -> Iterator[tuple[Users, str]]:
+    """The users of a server, and what to call its store.
+
+    Where records are in a database, the server's first start decides which folder is beside it: a user who is added
+    before that might be kept in another one.
+    """
+    from mlcli.store import is_database
+
+    address = uri or config.tracking_uri().value or ""
+    folder = _folder(destination) if is_database(address) else None
+    with _open(uri, folder, create=adding and not (is_database(address) and folder is None)) as store:
+        if adding and store.database.name == ":memory:":
+            raise NotFound(
+                f"there is no store in {config.masked(address)} yet",
+                hint="start `mlcli server` with it once, or name the folder of its artifacts with --artifacts-destination",
+            )
+        yield _users(store), store.database.name

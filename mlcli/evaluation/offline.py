@@ -469,7 +469,8 @@ def _of_folds(job: Job, outcomes: Sequence[Outcome], wanted: Sequence[str]) -> D
         bounds = None
         if job.request.interval != "none" and len(told) > 1 and name != "mean_on_target":
             ranged = scores.PRIMARY[job.kind] if name == "score" else name
-            bounds = scores.within(ranged, statistics.fold_interval(told, test_share(job), job.request.level))
+            found_bounds = statistics.fold_interval(told, test_share(job), job.request.level)
+            bounds = None if math.isnan(found_bounds.low) else scores.within(ranged, found_bounds)
         std = float(told.std(ddof=1)) if len(told) > 1 else None
         found[name] = Figure(float(told.mean()), bounds, std, tuple(values.tolist()), "mean of folds")
     return found

@@ -547,7 +547,11 @@ def compare(
             right = [one.truth == one.predicted for one in (answers, baseline)]
             found[name] = statistics.mcnemar_comparison(right[0], right[1], level)
         elif resampling.groups is None and name == "roc_auc" and ranked and test in ("auto", "delong"):
-            found[name] = statistics.delong_comparison(answers.positive, answers.rank, baseline.rank, level)
+            one = statistics.delong_comparison(answers.positive, answers.rank, baseline.rank, level)
+            if one.p_value == one.p_value:
+                found[name] = one
+            else:
+                left.append(name)
         elif test in ("auto", "paired-bootstrap"):
             left.append(name)
     replicates, left_out = resampled([answers, baseline], left, resampling, custom)

@@ -183,7 +183,9 @@ def delong_comparison(positive: Any, score: Any, baseline: Any, level: float = 0
     difference = float(aucs[0] - aucs[1])
     variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
     if variance <= 1e-15:
-        return Comparison("delong", difference, difference, difference, 0.0, 1.0, "no variance: the scores rank alike")
+        if abs(difference) < 1e-12:
+            return Comparison("delong", difference, difference, difference, 0.0, 1.0, "the scores rank alike")
+        return Comparison("delong", difference, math.nan, math.nan, math.nan, math.nan, "no variance to judge by")
     z = difference / math.sqrt(variance)
     half = _z(level) * math.sqrt(variance)
     return Comparison("delong", difference, difference - half, difference + half, z, math.erfc(abs(z) / math.sqrt(2)))
@@ -294,7 +296,8 @@ def nadeau_bengio(differences: Any, test_share: float, level: float = 0.95) -> C
     if count < 2:
         return Comparison(name, mean, math.nan, math.nan, math.nan, math.nan, "one fold tells nothing of the spread")
     if error == 0:
-        return Comparison(name, mean, mean, mean, 0.0, 1.0, "every fold differs by the same")
+        statistic, p_value = (0.0, 1.0) if mean == 0 else (math.copysign(math.inf, mean), 0.0)
+        return Comparison(name, mean, mean, mean, statistic, p_value, "every fold differs by the same")
     statistic = mean / error
     half = float(student.ppf((1 + level) / 2, count - 1)) * error
     p_value = 2 * float(student.sf(abs(statistic), count - 1))
@@ -302,8 +305,13 @@ def nadeau_bengio(differences: Any, test_share: float, level: float = 0.95) -> C
 
 
 def fold_interval(scores: Any, test_share: float, level: float = 0.95) -> Interval:
-    """An interval of the mean of fold scores with the same correction; approximate, since no unbiased one exists."""
+    """An interval of the mean of fold scores with the same correction; approximate, since no unbiased one exists.
+
+    NaN where all folds score the same: that is no certainty, there is nothing to judge by.
+    """
     found = nadeau_bengio(scores, test_share, level)
+    if found.low == found.high:
+        found = found._replace(low=math.nan, high=math.nan)
     return Interval(found.low, found.high, "corrected resampled t, approximate")
 
 

@@ -1,10 +1,12 @@
 """Loaded by the real MLflow inside `mlcli run`, through its plugin interface (the entry points beside this file).
 
 It runs in the project's environment, with any version of MLflow and any Python from 3.8: it imports MLflow, the tracker
-side of mlcli and the standard library. It does two things:
+side of mlcli and the standard library. It does three things:
 
 * It tells mlcli where a script logs to that chooses another server itself. MLflow asks its run context providers for
   tags whenever a run starts, wherever that is.
+* It brings here what a script sends to a server that is not there: `http://localhost:5000` of somebody else's machine.
+  MLflow hands each request to its request auth provider before it goes out.
 * It lets `mlflow.projects.run` go through `mlcli run`: the run is a child of this one, and it uses mlcli's environments
   and env manager, where MLflow's own way needs pyenv and forgets `--env-manager=local`.
 """
@@ -15,14 +17,22 @@ import importlib.abc
 import importlib.machinery
 import json
 import os
+import re
+import socket
 import sys
 import time
 from types import ModuleType
 from typing import Any, Dict, Optional, Sequence, Set
+from urllib.parse import urlsplit
 
-_TAG = "mlcli.mlflow.elsewhere"
+_ELSEWHERE = "mlcli.mlflow.elsewhere"
+_UNANSWERED = "mlcli.mlflow.unanswered"
+_NAME = "mlcli"  # of the request auth provider, in MLFLOW_TRACKING_AUTH
+_API = re.compile(r"/(?:ajax-)?api/[0-9.]+/mlflow")
+_KNOCKS = (0.0, 0.3, 0.7)  # pauses before an address is tried: a server that was started a moment ago gets its second
 _BACKENDS = "mlflow.projects.backend.loader"  # the module with the table of MLflow's backends
-_told: Set[str] = set()
+_told: Dict[str, Set[str]] = {_ELSEWHERE: set(), _UNANSWERED: set()}
+_answers: Dict[str, bool] = {}
 
 
 class Elsewhere:
@@ -31,16 +41,94 @@ class Elsewhere:
     def in_context(self) -> bool:
         from mlflow.tracking import get_tracking_uri
 
-        uri, ours, journal = get_tracking_uri(), os.environ.get("MLCLI_MLFLOW_URI"), os.environ.get("MLCLI_JOURNAL")
-        if ours and journal and uri != ours and uri not in _told:
-            _told.add(uri)
-            line = json.dumps({"tag": _TAG, "value": ", ".join(sorted(map(_masked, _told)))[:5000]})
-            with open(journal, "a", encoding="utf-8") as file:
-                file.write(line + "\n")
+        uri = get_tracking_uri()
+        if os.environ.get("MLCLI_MLFLOW_URI") and not _comes_here(uri):
+            _tell(_ELSEWHERE, _masked(uri))
         return False
 
     def tags(self) -> Dict[str, str]:
         return {}
+
+
+def _tell(tag: str, what: str) -> None:
+    """Tell mlcli, once, in a tag of its run."""
+    journal = os.environ.get("MLCLI_JOURNAL")
+    if journal and what not in _told[tag]:
+        _told[tag].add(what)
+        line = json.dumps({"tag": tag, "value": ", ".join(sorted(_told[tag]))[:5000]})
+        with open(journal, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+class Unanswered:
+    """A request auth provider: a request to a server of MLflow's that nothing answers for goes to mlcli's."""
+
+    def get_name(self) -> str:
+        return _NAME
+
+    def get_auth(self) -> Any:
+        return _send_here
+
+
+def _send_here(request: Any) -> Any:
+    """Let a prepared request go where it is answered."""
+    ours = os.environ.get("MLCLI_MLFLOW_URI", "")
+    api = _API.search(request.url)
+    if ours and api and not request.url.startswith(ours + "/"):
+        if _comes_here(request.url):
+            request.url = ours + request.url[api.start() :]
+            request.headers["Authorization"] = f"Bearer {os.environ.get('MLCLI_MLFLOW_TOKEN', '')}"
+            return request
+        return _with_own_login(request)
+    return request
+
+
+def _with_own_login(request: Any) -> Any:
+    """Do what requests does where nobody provides for it: the login of ~/.netrc, or of the address."""
+    from requests.auth import HTTPBasicAuth
+    from requests.utils import get_auth_from_url, get_netrc_auth
+
+    login = get_netrc_auth(request.url) or get_auth_from_url(request.url)
+    return HTTPBasicAuth(*login)(request) if login and any(login) else request
+
+
+def _comes_here(uri: str) -> bool:
+    """Whether what goes to the address ends in mlcli's store: it is ours, or there is no server to take it."""
+    if uri == os.environ.get("MLCLI_MLFLOW_URI"):
+        return True
+    aware = os.environ.get("MLFLOW_TRACKING_AUTH") == _NAME and not os.environ.get("MLFLOW_TRACKING_AWS_SIGV4")
+    if not (aware and uri.lower().startswith(("http://", "https://"))):
+        return False
+    parts = urlsplit(uri)
+    place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    if place not in _answers:
+        _answers[place] = _is_answered(place)
+    if not _answers[place]:
+        _tell(_UNANSWERED, place)
+    return not _answers[place]
+
+
+def _is_answered(place: str) -> bool:
+    """Whether there is a server at an address. What is slow, or behind a proxy, is left to MLflow to find out."""
+    from requests.utils import get_environ_proxies
+
+    parts = urlsplit(place)
+    try:
+        host, port = parts.hostname or "", parts.port or {"http": 80, "https": 443}[parts.scheme]
+    except ValueError:  # no port: MLflow's own words are the right ones
+        return True
+    if get_environ_proxies(place).get(parts.scheme):
+        return True
+    for pause in _KNOCKS:
+        time.sleep(pause)
+        try:
+            socket.create_connection((host, port), 3).close()
+        except (ConnectionRefusedError, socket.gaierror):
+            continue
+        except OSError:
+            return True
+        return True
+    return False
 
 
 def _masked(uri: str) -> str:
@@ -70,7 +158,7 @@ class Backend:
     ) -> Any:
         from mlflow.exceptions import ExecutionException
 
-        if tracking_uri != os.environ.get("MLCLI_MLFLOW_URI"):
+        if not _comes_here(tracking_uri):
             return self._own().run(
                 project_uri, entry_point, params, version, backend_config, tracking_uri, experiment_id
             )

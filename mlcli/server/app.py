@@ -113,7 +113,7 @@ class Server:
         def job(store: Store) -> Any:
             return route.handler(Call(self, store, given, user, call_key))
 
-        if route.permission == READ or route.method == "GET":
+        if route.permission == READ or route.method == "GET" or route.aside:
             quick = route.quick == 1 or found.get("max_results", FEW + 1) <= route.quick
             content = await self.workers.read(lambda store: http.dump(job(store)), quick=quick)
         else:

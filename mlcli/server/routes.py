@@ -31,6 +31,7 @@ class Route(NamedTuple):
     quick: int = 0  # a read of at most so many results takes a millisecond or less
     durable: bool = True  # a write that must survive a power failure too
     streams: bool = False
+    aside: bool = False  # a write that takes its time: in a thread and transactions of its own
 
 
 def _text(name: str, *, required: bool = False, also: str = "", limit: int = 0) -> Field:
@@ -164,6 +165,14 @@ def table() -> tuple[Route, ...]:
         Route("GET", "/api/3.0/mlflow/server-info", READ, system.server_info, quick=1),
         Route("GET", f"{OWN}/openapi.json", READ, system.openapi, quick=1),
         Route("GET", f"{OWN}/users", ADMIN, system.list_users, quick=1),
+        Route(
+            "GET", f"{OWN}/collectable", ADMIN, runs.collectable,
+            (_whole("older_than"), _texts("run_ids"), Field("leftovers", "boolean")),
+        ),
+        Route(
+            "POST", f"{OWN}/collect", ADMIN, runs.collect,
+            (_texts("run_ids"), _texts("experiment_ids"), Field("leftovers", "boolean")), aside=True,
+        ),
         Route("POST", f"{OWN}/runs/move", WRITE, runs.move_run, (RUN, _need("experiment_id"))),
         Route(
             "POST", f"{OWN}/journals/{{name}}", WRITE, runs.append_journal,

@@ -226,6 +226,34 @@ def log_inputs(call: Call) -> Json:
     return {}
 
 
+# -- removing for good
+
+
+def collectable(call: Call) -> Json:
+    """Tell what may be removed for good: deleted runs and experiments, or what interrupted work left over."""
+    if call.given.get("leftovers"):
+        return wire.filled(leftovers=[item._asdict() for item in call.store.leftovers()])
+    runs, experiments = call.store.collectable(call.given.get("older_than", 0), call.given.get("run_ids"))
+    places = call.server.places
+    return wire.filled(
+        runs=[run_json(call, run) for run in runs],
+        experiments=[wire.experiment(item, places.of_experiment(item)) for item in experiments],
+    )
+
+
+def collect(call: Call) -> Json:
+    """Remove for good what is named, if it is deleted."""
+    run_ids, chosen = call.given.get("run_ids"), set(call.given.get("experiment_ids", ()))
+    if run_ids:
+        call.store.collect(call.store.collectable(0, run_ids)[0], [])
+    if chosen:
+        experiments = [item for item in call.store.collectable()[1] if item.experiment_id in chosen]
+        call.store.collect([], experiments)
+    if call.given.get("leftovers"):
+        call.store.remove_leftovers(call.store.leftovers())
+    return {}
+
+
 # -- histories
 
 

@@ -115,10 +115,12 @@ class Users:
         return token
 
     def remove(self, name: str) -> None:
+        if not os.path.exists(self.path):
+            raise _no_user(name)
         with locked(self.path + ".lock", timeout=10):
             users = self._load()
             if users.pop(name, None) is None:
-                raise NotFound(f"there is no user {name!r}", hint="`mlcli server users list` lists them")
+                raise _no_user(name)
             self._save(users)
 
     def _load(self) -> dict[str, dict[str, Any]]:
@@ -137,6 +139,10 @@ class Users:
         aside = f"{self.path}.tmp-{os.getpid()}"
         write_secret(aside, json.dumps({"version": 1, "users": users}, indent=1))
         os.replace(aside, self.path)
+
+
+def _no_user(name: str) -> NotFound:
+    return NotFound(f"there is no user {name!r}", hint="`mlcli server users list` lists them")
 
 
 def write_secret(path: str, text: str) -> None:

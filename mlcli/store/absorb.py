@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from mlcli import journal, rules
 from mlcli.entities import RunStatus
 from mlcli.errors import InvalidInput, MlcliError, NotFound
 from mlcli.locks import try_lock
-from mlcli.store.database import Database
+from mlcli.store.database import Database, bound
 
 CHUNK = 8 * 1024 * 1024  # bytes of a journal applied per transaction: bounds memory and how long others wait
 _MAX_REJECTED_TEXT = 1000
+_KEYS_AT_ONCE = 512  # SQLite of old allows 999 parameters in a statement
 END_REASON = "mlcli.end_reason"
 # MLflow's
 _DATASET_LIMITS = {
@@ -122,8 +123,10 @@ def _absorb_one(database: Database, live: _Live, *, reject_unknown: bool) -> boo
             writes.default_run = default_run
             done = writes.lines(lines, position)
             blocked = done < len(lines.texts)
-            position = lines.end if not blocked else _position(lines, position, done)
+            begin, position = position, lines.end if not blocked else _position(lines, position, done)
             at_end = (not blocked and lines.end >= size) or not lines.texts
+            if not (blocked or at_end or position > begin):  # applied again and again, and never done
+                raise MlcliError(f"reading {live.path} does not get beyond byte {begin} of {size}")
             if live.dead and not blocked and at_end:
                 _last_words(live, writes, position)
                 _close_runs(database, live)
@@ -405,12 +408,15 @@ class Writes:
 
     def flush(self) -> None:
         """Write the gathered points: the history, then each series' latest point and extremes."""
-        rows: List[Tuple[int, int, int, float, int]] = []
+        gathered: Dict[int, Dict[str, List[_Point]]] = {}
         for (run_id, key), points in self._buckets.items():
             if points:
-                series = self._update_series(self.run(run_id), key, points)
-                rows += [(series, *point) for point in points]
+                gathered.setdefault(self.run(run_id), {})[key] = points
         self._buckets.clear()
+        rows: List[Tuple[int, int, int, float, int]] = []
+        for run, metrics in gathered.items():
+            for series, points in zip(self._update_series(run, metrics), metrics.values()):
+                rows += [(series, *point) for point in points]
         self.database.execute_many(
             "INSERT INTO metrics (series, step, timestamp, value, is_nan) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
             rows,
@@ -483,49 +489,58 @@ class Writes:
         for key, value in _map(entry["metrics"], "metrics").items():
             self.point(run, rules.key(key, "metric"), rules.metric_value(key, value), step, time)
 
-    def _update_series(self, run: int, key: str, points: Sequence[_Point]) -> int:
-        step, time, value, is_nan = max(points, key=_order)
-        finite = [point[2] for point in points if not point[3]]
-        low: Optional[float] = min(finite) if finite else None
-        high: Optional[float] = max(finite) if finite else None
-        row = self.database.one(
-            "SELECT id, step, timestamp, value, is_nan, min, max FROM series WHERE run = :run AND key = :key",
-            {"run": run, "key": key},
+    def _update_series(self, run: int, metrics: Mapping[str, Sequence[_Point]]) -> List[int]:
+        """Bring the series of a run's metrics up to date with more points; their keys, in the order of the metrics."""
+        found = self._find_series(run, list(metrics))
+        changes, keys = [], []
+        for key, points in metrics.items():
+            step, time, value, is_nan = max(points, key=_order)
+            finite = [point[2] for point in points if not point[3]]
+            low: Optional[float] = min(finite) if finite else None
+            high: Optional[float] = max(finite) if finite else None
+            known = found.get(key)
+            if known is None:
+                keys.append(
+                    self.database.insert(
+                        "INSERT INTO series (run, key, value, is_nan, step, timestamp, min, max)"
+                        " VALUES (:run, :key, :value, :is_nan, :step, :time, :low, :high)",
+                        {
+                            "run": run,
+                            "key": key,
+                            "value": value,
+                            "is_nan": is_nan,
+                            "step": step,
+                            "time": time,
+                            "low": low,
+                            "high": high,
+                        },
+                    )
+                )
+                continue
+            series, *latest, old_low, old_high = known
+            if _order(latest) > _order((step, time, value, is_nan)):
+                step, time, value, is_nan = latest
+            if old_low is not None:
+                low = old_low if low is None else min(low, old_low)
+                high = old_high if high is None else max(high, old_high)
+            changes.append((value, is_nan, step, time, low, high, series))
+            keys.append(series)
+        self.database.execute_many(
+            "UPDATE series SET value = ?, is_nan = ?, step = ?, timestamp = ?, min = ?, max = ? WHERE id = ?", changes
         )
-        if row is None:
-            return self.database.insert(
-                "INSERT INTO series (run, key, value, is_nan, step, timestamp, min, max)"
-                " VALUES (:run, :key, :value, :is_nan, :step, :time, :low, :high)",
-                {
-                    "run": run,
-                    "key": key,
-                    "value": value,
-                    "is_nan": is_nan,
-                    "step": step,
-                    "time": time,
-                    "low": low,
-                    "high": high,
-                },
-            )
-        series, *latest, old_low, old_high = row
-        if _order(tuple(latest)) > _order((step, time, value, is_nan)):
-            step, time, value, is_nan = latest
-        lows = [bound for bound in (low, old_low) if bound is not None]
-        highs = [bound for bound in (high, old_high) if bound is not None]
-        self.database.execute(
-            "UPDATE series SET value = :value, is_nan = :is_nan, step = :step, timestamp = :time, min = :low, max = :high"
-            " WHERE id = :series",
-            {
-                "series": series,
-                "value": value,
-                "is_nan": is_nan,
-                "step": step,
-                "time": time,
-                "low": min(lows) if lows else None,
-                "high": max(highs) if highs else None,
-            },
-        )
-        return int(series)
+        return keys
+
+    def _find_series(self, run: int, keys: Sequence[str]) -> Dict[str, Tuple[Any, ...]]:
+        found: Dict[str, Tuple[Any, ...]] = {}
+        for start in range(0, len(keys), _KEYS_AT_ONCE):
+            some, params = bound(keys[start : start + _KEYS_AT_ONCE])
+            for key, *series in self.database.query(
+                "SELECT key, id, step, timestamp, value, is_nan, min, max FROM series"
+                f" WHERE run = :run AND key IN ({some})",
+                {"run": run, **params},
+            ):
+                found[key] = tuple(series)
+        return found
 
 
 def _storable(text: str) -> str:

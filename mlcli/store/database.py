@@ -13,7 +13,21 @@ from __future__ import annotations
 import os
 import sqlite3
 from contextlib import closing, contextmanager
-from typing import Any, ContextManager, Iterable, Iterator, List, Mapping, Optional, Protocol, Sequence, Tuple
+from functools import lru_cache
+from typing import (
+    Any,
+    ContextManager,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Protocol,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 from mlcli import locks, rights
 from mlcli._version import __version__
@@ -22,6 +36,8 @@ from mlcli.errors import AlreadyExists, InvalidInput, InvalidState, MlcliError, 
 APPLICATION_ID = 0x6D6C636C  # "mlcl": tells our database from any other SQLite file
 SCHEMA_VERSION = 4
 MOUNTS = "/proc/self/mounts"
+_FAULTS = (sqlite3.Error, OverflowError, UnicodeEncodeError)  # what the driver raises
+_ASKED = 5  # times that SQLite asks whether to go on, before a statement is given up
 _DIALECT = {"identity": "INTEGER PRIMARY KEY", "clustered": "WITHOUT ROWID"}
 _NETWORK_FILESYSTEMS = frozenset(
     "nfs nfs4 cifs smb smb2 smb3 smbfs lustre gpfs beegfs ceph glusterfs 9p afs davfs orangefs vboxsf drvfs prl_fs"
@@ -104,6 +120,7 @@ class Sqlite:
         self.read_only = False
         self._depth = 0
         self._synchronous = ""
+        self._asked = 0  # see give_up_after
         self._raw = self._open()
 
     @property
@@ -118,27 +135,38 @@ class Sqlite:
     # -- reading and writing
 
     def query(self, sql: str, params: Mapping[str, Any] = {}) -> List[Tuple[Any, ...]]:
-        with self._translated():
+        self._asked = 0
+        try:
             return self._raw.execute(sql, params).fetchall()
+        except _FAULTS as error:
+            raise self._fault(error) from error
 
     def one(self, sql: str, params: Mapping[str, Any] = {}) -> Optional[Tuple[Any, ...]]:
-        with self._translated():
+        self._asked = 0
+        try:
             row: Optional[Tuple[Any, ...]] = self._raw.execute(sql, params).fetchone()
-            return row
+        except _FAULTS as error:
+            raise self._fault(error) from error
+        return row
 
     def iterate(self, sql: str, params: Mapping[str, Any] = {}) -> Iterator[Tuple[Any, ...]]:
+        self._asked = 0
         with self._translated():
             yield from self._raw.execute(sql, params)
 
     def execute(self, sql: str, params: Mapping[str, Any] = {}) -> int:
         """Run a writing statement inside :meth:`transaction`; the number of rows it changed."""
-        with self._translated():
+        try:
             return self._raw.execute(sql, params).rowcount
+        except _FAULTS as error:
+            raise self._fault(error) from error
 
     def insert(self, sql: str, params: Mapping[str, Any]) -> int:
         """Run an INSERT of one row; its integer key."""
-        with self._translated():
+        try:
             return self._raw.execute(sql, params).lastrowid or 0
+        except _FAULTS as error:
+            raise self._fault(error) from error
 
     def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         """Run a statement with positional ``?`` for each row."""
@@ -193,8 +221,15 @@ class Sqlite:
         return self._depth > 0 or self._raw.in_transaction
 
     def give_up_after(self, steps: int) -> None:
-        """Raise TooLong from a statement that takes more than so many steps of SQLite's machine."""
-        self._raw.set_progress_handler(lambda: 1, steps)
+        """Raise TooLong from a reading statement that takes more than so many steps of SQLite's machine."""
+
+        # SQLite counts the steps of a prepared statement over all the times that it is run, and so asks now and then in
+        # the middle of a short one: what counts is how often it asks in one run of it.
+        def ask() -> int:
+            self._asked += 1
+            return int(self._asked > _ASKED)
+
+        self._raw.set_progress_handler(ask, max(1, steps // _ASKED))
 
     @property
     def waits_for_nobody(self) -> bool:
@@ -377,12 +412,16 @@ class Sqlite:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
-            raise self._translate(error) from error
-        except OverflowError as error:
-            raise InvalidInput("a number has more than 64 bits") from error
-        except UnicodeEncodeError as error:
-            raise InvalidInput(f"a text is not valid: it has a lone surrogate at position {error.start}") from None
+        except _FAULTS as error:
+            raise self._fault(error) from error
+
+    def _fault(self, error: Union[sqlite3.Error, OverflowError, UnicodeEncodeError]) -> MlcliError:
+        """Our error for one of the driver's."""
+        if isinstance(error, OverflowError):
+            return InvalidInput("a number has more than 64 bits")
+        if isinstance(error, UnicodeEncodeError):
+            return InvalidInput(f"a text is not valid: it has a lone surrogate at position {error.start}")
+        return self._translate(error)
 
     def _translate(self, error: sqlite3.Error) -> MlcliError:
         text = str(error)
@@ -448,6 +487,22 @@ def statements(number: int, dialect: Mapping[str, str]) -> List[str]:
     for placeholder, sql in dialect.items():
         text = text.replace("{" + placeholder + "}", sql)
     return [statement for statement in text.split(";") if statement.strip()]
+
+
+def bound(values: Sequence[Any]) -> Tuple[str, Dict[str, Any]]:
+    """The inside of an ``IN (...)`` and the values it names.
+
+    The last value is repeated up to a power of two: so there are few texts, which the driver keeps prepared.
+    """
+    length = 1 << (len(values) - 1).bit_length()
+    text, names = _names(length)
+    return text, dict(zip(names, [*values, *[values[-1]] * (length - len(values))]))
+
+
+@lru_cache(maxsize=None)
+def _names(length: int) -> Tuple[str, List[str]]:
+    names = [f"k{place}" for place in range(length)]
+    return ", ".join(f":{name}" for name in names), names
 
 
 def on_network_folder(path: str) -> bool:

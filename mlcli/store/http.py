@@ -72,6 +72,10 @@ class Uncertain(StoreUnavailable):
     """The connection was cut after the request was sent: it may have been carried out, or not."""
 
 
+class Refused(StoreUnavailable):
+    """The server does not know who asks, or does not let them."""
+
+
 class Answer(NamedTuple):
     status: int
     headers: Mapping[str, str]  # names in lower case
@@ -409,9 +413,11 @@ class Server:
         message = str(told.get("message") or "").strip()
         hint = str(told.get("hint") or "")
         if answer.status in (401, 403):
-            return StoreUnavailable(
+            known = "MLCLI_TRACKING_TOKEN holds the token; MLFLOW_TRACKING_USERNAME and _PASSWORD a login"
+            may_not = "whoever runs the server gives rights: `mlcli server users add NAME --role ROLE`"
+            return Refused(
                 f"the tracking server {self.url} refuses: {message or _status(answer.status)}",
-                hint=hint or "MLCLI_TRACKING_TOKEN holds the token; MLFLOW_TRACKING_USERNAME and _PASSWORD a login",
+                hint=hint or (may_not if "needs the right to" in message else known),
             )
         if answer.status in _BUSY:
             return Unreachable(

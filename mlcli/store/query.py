@@ -14,7 +14,21 @@ from __future__ import annotations
 import binascii
 import json
 import math
-from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    FrozenSet,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 from mlcli import filters
 from mlcli.entities import LifecycleStage, RunStatus, ViewType
@@ -41,12 +55,16 @@ _PROMPT = "mlflow.prompt.is_prompt"
 class Query:
     """A search that is ready to run: ``sql`` is the whole answer in one statement, :meth:`page` a part of it, cheaply."""
 
-    __slots__ = ("_search", "params", "sql")
+    __slots__ = ("_search", "_sql", "params")
 
     def __init__(self, sql: str, params: Dict[str, Any], search: Optional[_RunSearch] = None) -> None:
-        self.sql = sql
+        self._sql = sql
         self.params = params
         self._search = search
+
+    @property
+    def sql(self) -> str:
+        return self._search.whole() if self._search else self._sql
 
     def page(self, fetch: Fetch, limit: int, offset: int = 0) -> List[int]:
         """Give the keys of rows ``offset`` to ``offset + limit`` of the answer, in its order."""
@@ -506,7 +524,7 @@ class _RunSearch:
         self.first = order[0] if order else OrderTerm("attribute", "start_time", descending=True)
 
     def query(self) -> Query:
-        return Query(self.whole(), self.text.params, self)
+        return Query("", self.text.params, self)
 
     def statements(self, fetch: Fetch, needed: int) -> List[str]:
         """The statements that give the runs in order when read one after another, chosen for ``needed`` runs."""
@@ -514,10 +532,9 @@ class _RunSearch:
         conditions = self.conditions()
         if not conditions or (can_walk and all(condition.in_walk for condition in conditions)):
             return self.walk({}) if can_walk else [self.whole()]
-        total = int(next(iter(fetch("SELECT COALESCE(max(id), 0) FROM runs", {})))[0])
         listed: Dict[Optional[Node], str] = {}
         for bound, next_bound in zip(_BOUNDS, (*_BOUNDS[1:], 0)):
-            counted = [_size(fetch, condition.source, self.text.params, bound) for condition in conditions]
+            total, counted = _sizes(fetch, [condition.source for condition in conditions], self.text.params, bound)
             # What has more than the bound has somewhere between it and all: the middle, as ratios go.
             sizes = [size if size < bound else max(bound, math.isqrt(bound * total)) for size, _ in counted]
             met = self.met(needed, total, conditions, sizes)
@@ -641,7 +658,7 @@ class _RunSearch:
         found = []
         for node in self.conjuncts:
             source = self.source(node)
-            if source is not None and _leaves(source) <= _MOST_COUNTS:
+            if source is not None and len(_parts(source)) <= _MOST_COUNTS:
                 in_walk = isinstance(node, Comparison) and (node.entity, node.key) == (first.entity, first.key)
                 found.append(_Condition(node, source, in_walk))
         if self.experiments is not None:
@@ -711,15 +728,29 @@ def _nan_phases(term: OrderTerm, own: Sequence[Comparison]) -> Tuple[Optional[in
     return (0, 1)
 
 
-def _leaves(source: _Source) -> int:
-    return 1 if isinstance(source, str) else sum(_leaves(part) for part in source.parts)
+def _sizes(
+    fetch: Fetch, sources: Sequence[_Source], params: Mapping[str, Any], bound: int
+) -> Tuple[int, List[Tuple[int, List[str]]]]:
+    """About how many runs there are; of each source how many it gives, and the statements to take them from.
+
+    Each statement is counted up to ``bound``, all of them in one.
+    """
+    columns = ["(SELECT COALESCE(max(id), 0) FROM runs)"]
+    columns += [
+        f"(SELECT count(*) FROM ({select} LIMIT {bound}) AS counted)" for source in sources for select in _parts(source)
+    ]
+    counts = iter([int(count) for count in next(iter(fetch("SELECT " + ", ".join(columns), params)))])
+    return next(counts), [_size(source, counts) for source in sources]
 
 
-def _size(fetch: Fetch, source: _Source, params: Mapping[str, Any], bound: int) -> Tuple[int, List[str]]:
-    """How many runs a source gives, each statement counted up to ``bound``, and the statements to take them from."""
+def _parts(source: _Source) -> List[str]:
+    return [source] if isinstance(source, str) else [select for part in source.parts for select in _parts(part)]
+
+
+def _size(source: _Source, counts: Iterator[int]) -> Tuple[int, List[str]]:
     if isinstance(source, str):
-        return _count(fetch, source, params, bound), [source]
-    sizes = [_size(fetch, part, params, bound) for part in source.parts]
+        return next(counts), [source]
+    sizes = [_size(part, counts) for part in source.parts]
     if source.operator == "AND":
         return min(sizes, key=lambda pair: pair[0])
     return sum(size for size, _ in sizes), [select for _, selects in sizes for select in selects]

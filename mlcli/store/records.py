@@ -7,7 +7,7 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 from mlcli.errors import InvalidInput, NotFound
 from mlcli.store import query
 from mlcli.store.absorb import absorb
-from mlcli.store.database import Database
+from mlcli.store.database import Database, bound
 
 MAX_PAGE = 50_000
 # An import may bring ids of 18 digits, which MLflow's file store gives; counting goes on below them.
@@ -44,8 +44,8 @@ class Records:
         """Rows of ``select ... IN (keys)``; ``ordered`` puts them in the order of the keys, their first column."""
         rows: List[Tuple[Any, ...]] = []
         for start in range(0, len(keys), KEYS_AT_ONCE):
-            some = ", ".join(str(int(key)) for key in keys[start : start + KEYS_AT_ONCE])
-            rows += self.database.query(f"{select} IN ({some})")
+            some, params = bound(keys[start : start + KEYS_AT_ONCE])
+            rows += self.database.query(f"{select} IN ({some})", params)
         if ordered:
             places = {key: place for place, key in enumerate(keys)}
             rows.sort(key=lambda row: places[row[0]])

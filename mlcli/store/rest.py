@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from os import urandom
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 from urllib.parse import quote
 
 from mlcli import filters, journal, rules, wire
@@ -29,14 +29,18 @@ from mlcli.entities import (
 )
 from mlcli.errors import AlreadyExists, InvalidInput, InvalidState, NotFound
 from mlcli.store import http, spool
+from mlcli.store.leftovers import Leftover
 from mlcli.store.records import Pairs, pairs
 from mlcli.store.rest_models import RestModels
 from mlcli.store.tracking import Store
 
 ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
 MAX_METRICS, MAX_PARAMS, MAX_TAGS = 1000, 100, 100  # what one log-batch may hold, and 1000 in all
+_MAX_WHOLE = 8 * 1024 * 1024  # bytes of a batch that a server of ours takes as one
 _HISTORY_PAGE = 25_000
 _ID_LENGTH = 32
+_COLLECTABLE, _COLLECT = "/api/2.0/mlcli/collectable", "/api/2.0/mlcli/collect"
+_COLLECTED_AT_ONCE = 500  # runs that the server removes, with their files, before it answers
 
 
 class RestStore(RestModels, Store):
@@ -262,15 +266,28 @@ class RestStore(RestModels, Store):
         params: Sequence[Param] = (),
         tags: Sequence[RunTag] = (),
     ) -> None:
-        """Log metrics, params and tags; more than a request may hold go in several, params and tags first."""
+        """Log metrics, params and tags.
+
+        A server of ours takes them all or none, up to 8 MiB. MLflow's takes 1000 in a request: more go in several, params
+        and tags first, and where one is refused or cut off, what went before it stays.
+        """
         points = [_point(item) for item in metrics]
         texts = [
             {"key": rules.key(item.key, "param"), "value": rules.param_value(item.key, item.value)} for item in params
         ]
         marks = [{"key": rules.key(item.key, "tag"), "value": rules.tag_value(item.key, item.value)} for item in tags]
         self.absorb()
-        for body in batches(points, texts, marks) if points or texts or marks else ({},):
+        for body in self._requests(points, texts, marks):
             self._post("runs/log-batch", {"run_id": run_id, **body})
+
+    def _requests(
+        self, points: List[Dict[str, Any]], texts: List[Dict[str, Any]], marks: List[Dict[str, Any]]
+    ) -> Iterable[Dict[str, Any]]:
+        whole = {"params": texts, "tags": marks, "metrics": points}
+        parts = list(batches(points, texts, marks))
+        if len(parts) < 2 or (spool.speaks_journal(self.root) and len(json.dumps(whole)) <= _MAX_WHOLE):
+            return [{name: part for name, part in whole.items() if part}]
+        return parts
 
     def set_tag(self, run_id: str, key: str, value: object) -> None:
         body = {"run_id": run_id, "key": rules.key(key, "tag"), "value": rules.tag_value(key, value)}
@@ -363,16 +380,40 @@ class RestStore(RestModels, Store):
     # -- what is the server's own business
 
     def collectable(
-        self,
-        older_than: int = 0,  # noqa: ARG002 - the store's signature
-        run_ids: Optional[Sequence[str]] = None,  # noqa: ARG002 - the same
+        self, older_than: int = 0, run_ids: Optional[Sequence[str]] = None
     ) -> Tuple[List[Run], List[Experiment]]:
-        raise InvalidInput(
-            f"what is deleted on {self.root} cannot be removed from here", hint="run `mlcli gc` where the server runs"
+        """What was deleted on a server of ours; whoever asks needs the right to administer it."""
+        query: List[Tuple[str, object]] = [("older_than", older_than)]
+        found = self._collectable([*query, *(("run_ids", run_id) for run_id in run_ids or ())])
+        return (
+            [wire.run_from(item) for item in found.get("runs", ())],
+            [wire.experiment_from(item) for item in found.get("experiments", ())],
         )
 
-    def collect(self, runs: Sequence[Run], experiments: Sequence[Experiment]) -> None:  # noqa: ARG002 - the same
-        self.collectable()
+    def _collectable(self, query: Sequence[Tuple[str, object]]) -> Dict[str, Any]:
+        self.absorb()
+        if not spool.speaks_journal(self.root):
+            raise InvalidInput(
+                f"what is deleted on {self.root} cannot be removed from here",
+                hint="run `mlflow gc` where the server runs",
+            )
+        return self.server.json("GET", _COLLECTABLE, query=query)
+
+    def collect(self, runs: Sequence[Run], experiments: Sequence[Experiment]) -> None:
+        keys = [run.info.run_id for run in runs]
+        for start in range(0, len(keys), _COLLECTED_AT_ONCE):
+            self.server.json("POST", _COLLECT, {"run_ids": keys[start : start + _COLLECTED_AT_ONCE]})
+        if experiments:
+            self.server.json("POST", _COLLECT, {"experiment_ids": [item.experiment_id for item in experiments]})
+
+    def leftovers(self) -> List[Leftover]:
+        found = self._collectable([("leftovers", "true")])
+        return [Leftover(item["path"], item["why"]) for item in found.get("leftovers", ())]
+
+    def remove_leftovers(self, found: Sequence[Leftover]) -> None:
+        """Let the server remove what it finds now: it takes no path from outside."""
+        if found:
+            self.server.json("POST", _COLLECT, {"leftovers": True})
 
     def counts(self) -> Dict[str, int]:
         """How many experiments there are; a server does not tell of the rest."""

@@ -328,7 +328,7 @@ def speaks_journal(root: str, *, patience: Optional[float] = None) -> bool:
         try:
             found = http.server(root).json("GET", "/api/3.0/mlflow/server-info", patience=patience)
         except (NotFound, StoreUnavailable) as error:
-            if isinstance(error, (http.Unreachable, http.Uncertain)):
+            if isinstance(error, (http.Unreachable, http.Uncertain, http.Refused)):
                 raise
             found = {}
         _kinds[plain] = found.get("server") == "mlcli"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from types import TracebackType
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Type, Union
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Type, Union
 
 from mlcli import journal, rules
 from mlcli.entities import (
@@ -37,6 +37,9 @@ from mlcli.store import query
 from mlcli.store.absorb import Writes, set_tag
 from mlcli.store.records import KEYS_AT_ONCE, NEXT_EXPERIMENT, Pairs, experiment_key, grouped, no_experiment, pairs
 from mlcli.store.registry import Registry
+
+if TYPE_CHECKING:
+    from mlcli.store.leftovers import Leftover
 
 _RUN_COLUMNS = (
     "r.id, r.run_id, r.experiment, r.name, r.user_id, r.status, r.start_time, r.end_time, r.lifecycle_stage,"
@@ -480,6 +483,17 @@ class Store(Registry):
             remove_if_empty(experiment.artifact_location)  # what else is in it may be MLflow's, which numbers alike
         os.unlink(plan)
 
+    def leftovers(self) -> List[Leftover]:
+        """What interrupted work left in the folders of this store and can go."""
+        from mlcli.store import leftovers
+
+        return leftovers.found(self)
+
+    def remove_leftovers(self, found: Sequence[Leftover]) -> None:
+        from mlcli.store import leftovers
+
+        leftovers.remove(self, found)
+
     def run_folders(self) -> Iterator[str]:
         """The folders of runs that are there on this machine, wherever their experiments keep them."""
         for key, location in self.database.query("SELECT id, artifact_location FROM experiments ORDER BY id"):
@@ -539,12 +553,18 @@ class Store(Registry):
         keys = [row[0] for row in rows]
         params = grouped(self._by_keys("SELECT run, key, value FROM params WHERE run", keys, ordered=False))
         tags = grouped(self._by_keys("SELECT run, key, value FROM tags WHERE run", keys, ordered=False))
+        latest: Dict[int, LatestMetrics] = {}
         points: Dict[int, List[Metric]] = {}
         nan, new = float("nan"), Metric._make
         for run, name, value, is_nan, time, step in self._by_keys(
             "SELECT run, key, value, is_nan, timestamp, step FROM series WHERE run", keys, ordered=False
         ):
-            points.setdefault(run, []).append(new((name, nan if is_nan else value, time, step)))
+            if run not in latest:
+                latest[run] = LatestMetrics()
+                latest[run].points = points[run] = []
+            point = new((name, nan if is_nan else value, time, step))
+            latest[run][name] = point.value
+            points[run].append(point)
         inputs = self._inputs(keys)
         made, read = self._models_of(keys)
         result = []
@@ -553,10 +573,7 @@ class Store(Registry):
             info = RunInfo(
                 run_id, str(experiment), name, user, status, start, end, f"{base.rstrip('/')}/{run_id}/artifacts", stage
             )
-            latest = points.get(key, ())
-            metrics = LatestMetrics([point[:2] for point in latest])
-            metrics.points = latest
-            data = RunData(metrics, params.get(key, {}), tags.get(key, {}))
+            data = RunData(latest.get(key) or LatestMetrics(), params.get(key, {}), tags.get(key, {}))
             read_there = RunInputs(tuple(inputs.get(key, ())), tuple(read.get(key, ())))
             result.append(Run(info, data, read_there, RunOutputs(tuple(made.get(key, ())))))
         return result

@@ -157,7 +157,7 @@ class FileStore:
                 _values(os.path.join(place, "tags"), tell),
             )
         except FileNotFoundError:
-            if not self._shared:
+            if not (self._shared or _holds_artifacts_only(place)):
                 tell(Trouble(f"experiment {name}", f"{place} has no meta.yaml"))
         except (InvalidInput, OSError, ValueError, KeyError, TypeError) as error:
             why = "its meta.yaml has no name" if isinstance(error, KeyError) else _why(error)
@@ -218,6 +218,16 @@ class FileStore:
             model_inputs,
             locate(values.get("artifact_uri"), run_id, (os.path.join(folder, "artifacts"),)),
         )
+
+
+def _holds_artifacts_only(place: str) -> bool:
+    """Whether a folder is where a database keeps the files of an experiment: MLflow's own default is in `mlruns` too."""
+    folders = [
+        os.path.join(place, name, below) if name == "models" else os.path.join(place, name)
+        for name in _folders(place)
+        for below in (_folders(os.path.join(place, name)) if name == "models" else [""])
+    ]
+    return bool(folders) and all(_folders(folder) == ["artifacts"] for folder in folders)
 
 
 def meta(text: str) -> Mapping[str, Any]:

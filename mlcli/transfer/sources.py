@@ -15,7 +15,7 @@ _ZIP = b"PK\x03\x04"
 
 
 def open_sources(given: str, target: str) -> list[Source]:
-    """The sources that ``given`` names, open; ``target`` is the folder of the store that they go into.
+    """The sources that ``given`` names, open; ``target`` is the folder of the store that they go into, "" where it is none.
 
     A folder may hold more than one: an mlruns of MLflow's with a store of ours in it, a project with its mlflow.db.
     """
@@ -88,4 +88,4 @@ def _file(path: str) -> Source:
 
 
 def _same(one: str, other: str) -> bool:
-    return os.path.realpath(one) == os.path.realpath(other)
+    return bool(other) and os.path.realpath(one) == os.path.realpath(other)

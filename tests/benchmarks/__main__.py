@@ -21,6 +21,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import server
+from beside import install_mlflow, quiet
+
 HERE = Path(__file__).parent
 REPO = HERE.parents[1]
 MLCLI = [str(Path(sys.executable).with_name("mlcli"))]
@@ -44,7 +47,18 @@ def main() -> None:
     options = parser.parse_args()
     mlflow = install_mlflow() if options.mlflow else None
     rows: list[Row] = []
-    for part in (commands, no_op_run, environments, calls, absorbing, importing, searching, evaluating, footprint):
+    for part in (
+        commands,
+        no_op_run,
+        environments,
+        calls,
+        absorbing,
+        importing,
+        searching,
+        evaluating,
+        serving,
+        footprint,
+    ):
         if options.only in part.__name__:
             with tempfile.TemporaryDirectory() as folder:
                 print(f"... {part.__name__}", file=sys.stderr, flush=True)
@@ -197,6 +211,29 @@ def evaluating(folder: Path, _mlflow: Path | None) -> list[Row]:
     ]
 
 
+def serving(_folder: Path, mlflow: Path | None) -> list[Row]:
+    """The server under load; the time of a request is a second by the requests of a second."""
+    kinds = [kind for kind, budget in server.BUDGETS.items() if budget]
+    ours = server.measure(server.ours(), 3.0, kinds)
+    theirs = server.measure(server.theirs(mlflow), 3.0, kinds) if mlflow else None
+    floor = server.floor(2.0)
+    rows = [
+        Row("server: start to the first answer", ours.start, theirs and theirs.start, None),
+        Row("server: memory under load", ours.memory, theirs and theirs.memory, None, "MB"),
+    ]
+    rows += [
+        Row(
+            f"server: {kind}, {clients} client{'s' if clients > 1 else ''}, a request",
+            1 / found.rate,
+            theirs and 1 / theirs.loads[kind, clients].rate,
+            1 / floor[clients].rate,
+        )
+        for (kind, clients), found in ours.loads.items()
+    ]
+    call, _ = server.through_the_client()
+    return [*rows, Row("log_metric to a server, one call", call / 1e6, None, None, "us")]
+
+
 def footprint(folder: Path, mlflow: Path | None) -> list[Row]:
     """What an installation adds."""
     uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or "uv"
@@ -216,14 +253,6 @@ def footprint(folder: Path, mlflow: Path | None) -> list[Row]:
 
 
 # -- measuring
-
-
-def quiet(command: list[str], folder: Path, env: dict[str, str] | None = None) -> None:
-    done = subprocess.run(
-        command, cwd=folder, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
-    )
-    if done.returncode:
-        sys.exit(f"$ {' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
 
 
 def interleaved(actions: list[Callable[[], None]], rounds: int) -> list[float]:
@@ -256,20 +285,6 @@ def measured(python: str, module: str, folder: Path, points: int, runs: int) -> 
     if done.returncode:
         sys.exit(done.stderr)
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def install_mlflow() -> Path:
-    """The folder of programs of an environment with the newest MLflow."""
-    place = Path.home() / ".cache" / "mlcli-benchmarks" / "mlflow"
-    if not (place / "bin" / "mlflow").exists():
-        print("... installing MLflow", file=sys.stderr)
-        uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or "uv"
-        quiet([uv, "venv", "-q", "--clear", "--python", sys.executable, str(place)], HERE)
-        quiet(
-            [uv, "pip", "install", "-q", "--compile-bytecode", "--python", str(place / "bin" / "python"), "mlflow"],
-            HERE,
-        )
-    return place / "bin"
 
 
 def _path(programs: Path) -> dict[str, str]:
@@ -324,7 +339,7 @@ def document(table: str, mlflow: Path | None) -> str:
         f"{os.cpu_count()} cores, {platform.system()} {platform.release().split('-')[0]}, Python {platform.python_version()}{found}. "
         "Absolute figures drift with the machine; the ratios hold.\n\n"
         "The limit is a bare `python -c pass` for commands, `python train.py` for runs, one `os.write` for `log_metric`, "
-        "`uv venv` + `uv pip install --offline` for builds.\n\n"
+        "`uv venv` + `uv pip install --offline` for builds, uvicorn with an application that answers at once for requests.\n\n"
         f"{table}\n"
     )
 

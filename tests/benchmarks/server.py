@@ -1,11 +1,15 @@
-"""Ready time, memory and requests a second of `mlcli server`: `python tests/benchmarks/server.py [SECONDS]`.
+"""Ready time, memory and requests a second of `mlcli server`: `python tests/benchmarks/server.py [--seconds N] [--mlflow]`.
 
-The load comes from processes of their own, each with one keep-alive connection and requests written by hand: what is
-measured is the server. Both share the machine, so a machine with two cores shows less than the server can do.
+Each figure stands beside its budget; `--mlflow` measures `mlflow server` (the newest) in the same run, with its default
+number of workers. The load comes from processes of their own, each with one keep-alive connection and requests written by
+hand: what is measured is the server. Both share the machine, so a machine with two cores shows less than the server can
+do; "cpu" is what a request costs the server's processes, however busy the machine is. The floor is the same uvicorn with an
+application that answers at once.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import multiprocessing
 import os
@@ -15,7 +19,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
 from urllib.request import urlopen
+
+from beside import install_mlflow
 
 API = "/api/2.0/mlflow/"
 BUDGETS = {
@@ -102,8 +112,17 @@ def work(kind: str, port: int, run_id: str, seconds: float, number: int, gate, r
     results.put(times)
 
 
-def load(kind: str, clients: int, port: int, run_id: str, seconds: float) -> tuple[float, float, float]:
-    """Requests a second, the median and the 99th percentile of a request in ms."""
+class Load(NamedTuple):
+    """How a server stood one kind of requests: how many a second, and ms of a request."""
+
+    rate: float
+    middle: float
+    late: float
+    cpu: float
+
+
+def load(kind: str, clients: int, port: int, run_id: str, seconds: float, session: int) -> Load:
+    """Let so many clients ask for so many seconds."""
     gate, results = multiprocessing.Barrier(clients + 1), multiprocessing.Queue()
     processes = [
         multiprocessing.Process(target=work, args=(kind, port, run_id, seconds, number, gate, results))
@@ -111,23 +130,44 @@ def load(kind: str, clients: int, port: int, run_id: str, seconds: float) -> tup
     ]
     for process in processes:
         process.start()
+    before = cpu(session)
     gate.wait()
     times = sorted(time for _ in processes for time in results.get())
+    cost = (cpu(session) - before) / len(times)
     for process in processes:
         process.join()
-    return len(times) / seconds, times[len(times) // 2] * 1e3, times[int(len(times) * 0.99)] * 1e3
+    return Load(len(times) / seconds, times[len(times) // 2] * 1e3, times[int(len(times) * 0.99)] * 1e3, cost * 1e3)
 
 
-def pss(pid: int) -> float:
-    with open(f"/proc/{pid}/smaps_rollup") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("Pss:")) / 1024
+def members(session: int) -> list[int]:
+    """The processes of a server: it was started in a session of its own."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if os.getsid(int(name)) == session:
+                found.append(int(name))
+        except OSError:
+            continue
+    return found
 
 
-def cpu(pid: int) -> float:
-    """Seconds of processor time that the process has used: what it costs, however busy the machine is."""
-    with open(f"/proc/{pid}/stat") as file:
-        words = file.read().rpartition(")")[2].split()
-    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+def pss(session: int) -> float:
+    """Megabytes of memory of all processes of a server, what they share counted once."""
+    total = 0
+    for pid in members(session):
+        with open(f"/proc/{pid}/smaps_rollup") as file:
+            total += next(int(line.split()[1]) for line in file if line.startswith("Pss:"))
+    return total / 1024
+
+
+def cpu(session: int) -> float:
+    """Seconds of processor time that the processes of a server have used."""
+    total = 0
+    for pid in members(session):
+        with open(f"/proc/{pid}/stat") as file:
+            words = file.read().rpartition(")")[2].split()
+        total += int(words[11]) + int(words[12])
+    return total / os.sysconf("SC_CLK_TCK")
 
 
 def fill(port: int) -> str:
@@ -147,40 +187,156 @@ def fill(port: int) -> str:
     return run_id
 
 
-def main(seconds: float) -> None:
+@contextmanager
+def running(command: list[str], folder: str, port: int) -> Iterator[tuple[int, float]]:
+    """A server; its session, and the seconds until its first answer."""
+    start = time.perf_counter()
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "MLCLI_"))}
+    server = subprocess.Popen(
+        command, cwd=folder, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        while True:
+            try:
+                urlopen(f"http://127.0.0.1:{port}/health").read()
+                break
+            except OSError:
+                if server.poll() is not None:
+                    raise SystemExit(f"it ended with {server.returncode}: {command}") from None
+                time.sleep(0.002)
+        yield server.pid, time.perf_counter() - start
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+class Figures(NamedTuple):
+    """What one server did."""
+
+    start: float
+    memory: float
+    loads: dict[tuple[str, int], Load]
+
+
+def measure(command: list[str], seconds: float, kinds: list[tuple[str, int]]) -> Figures:
+    """Start a server twice, since the first start makes the store, and put it under every kind of load."""
     with tempfile.TemporaryDirectory() as folder:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        command = [sys.executable, "-m", "mlcli", "server", "--backend-store-uri", f"{folder}/mlruns", "-p", str(port)]
-        for _ in range(2):  # the first start also makes the store
-            start = time.perf_counter()
-            server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            while True:
-                try:
-                    urlopen(f"http://127.0.0.1:{port}/health").read()
-                    break
-                except OSError:
-                    time.sleep(0.002)
-            print(f"{'start to the first answer':28}{time.perf_counter() - start:8.3f} s   (<= 0.6)")
-            if _ == 0:
-                server.send_signal(signal.SIGTERM)
-                server.wait()
-        try:
+        port = free_port()
+        command = [*command, "--port", str(port)]
+        with running(command, folder, port):
+            pass
+        with running(command, folder, port) as (session, start):
             run_id = fill(port)
-            for (kind, clients), budget in BUDGETS.items():
-                before = cpu(server.pid)
-                rate, middle, late = load(kind, clients, port, run_id, seconds)
-                cost = (cpu(server.pid) - before) / (rate * seconds) * 1e3
-                wanted = f"(>= {budget})" if budget else ""
-                print(
-                    f"{kind + f', {clients} clients':28}{rate:8.0f} /s  p50 {middle:6.2f} ms  p99 {late:6.2f} ms  cpu {cost:5.2f} ms   {wanted}"
-                )
-            print(f"{'memory under load (PSS)':28}{pss(server.pid):8.1f} MB  (<= 90)")
-        finally:
-            server.send_signal(signal.SIGTERM)
-            print(f"{'exit code after SIGTERM':28}{server.wait():8}")
+            loads = {kind: load(*kind, port, run_id, seconds, session) for kind in kinds}
+            return Figures(start, pss(session), loads)
+
+
+def ours() -> list[str]:
+    return [sys.executable, "-m", "mlcli", "server", "--backend-store-uri", "mlruns"]
+
+
+def theirs(programs: Path) -> list[str]:
+    """MLflow's server with the settings that it has of itself."""
+    return [str(programs / "mlflow"), "server", "--backend-store-uri", "sqlite:///mlflow.db", "--host", "127.0.0.1"]
+
+
+FLOOR = """
+import sys, uvicorn
+async def app(scope, receive, send):
+    await receive()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"{}"})
+uvicorn.run(app, port=int(sys.argv[-1]), log_level="critical", lifespan="off", access_log=False, ws="none")
+"""
+
+
+def floor(seconds: float) -> dict[int, Load]:
+    """What is left when nothing is done: requests with one client and with eight."""
+    with tempfile.TemporaryDirectory() as folder:
+        port = free_port()
+        with running([sys.executable, "-c", FLOOR, str(port)], folder, port) as (session, _):
+            return {clients: load("runs/get", clients, port, "0" * 32, seconds, session) for clients in (1, 8)}
+
+
+CALLS = """
+import sys, time
+import mlcli
+with mlcli.start_run():
+    mlcli.log_metric("loss", 0.5, step=0)
+    start = time.perf_counter()
+    for step in range(1, 1001):
+        mlcli.log_metric("loss", 0.5, step=step)
+    print((time.perf_counter() - start) * 1e3)
+"""
+
+
+def through_the_client() -> tuple[float, float]:
+    """8 processes that log 1,000 points each: microseconds of a call, and seconds until the server has all of them."""
+    with tempfile.TemporaryDirectory() as folder:
+        port = free_port()
+        with running([*ours(), "--port", str(port)], folder, port):
+            environ = {**os.environ, "MLCLI_TRACKING_URI": f"http://127.0.0.1:{port}", "XDG_STATE_HOME": folder}
+            start = time.perf_counter()
+            programs = [
+                subprocess.Popen([sys.executable, "-c", CALLS], env=environ, stdout=subprocess.PIPE, text=True)
+                for _ in range(8)
+            ]
+            costs = [float(program.communicate()[0]) for program in programs]
+            whole = time.perf_counter() - start
+            asked = {"experiment_ids": ["0"], "filter": "metrics.loss = 0.5", "max_results": 10}
+            runs = json.loads(Connection(port).request("POST", API + "runs/search", asked))["runs"]
+            arrived = [run["data"]["metrics"][0]["step"] for run in runs]
+            if arrived != [1000] * 8:
+                raise SystemExit(f"points are missing: {arrived}")
+    return sorted(costs)[len(costs) // 2], whole
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure mlcli server.")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each kind of load")
+    parser.add_argument("--mlflow", action="store_true", help="measure the newest MLflow beside it (installs it once)")
+    options = parser.parse_args()
+    programs = None
+    if options.mlflow:
+        programs = install_mlflow()
+    kinds = list(BUDGETS)
+    found = measure(ours(), options.seconds, kinds)
+    other = measure(theirs(programs), options.seconds, kinds) if programs else None
+    least = floor(options.seconds)
+    call, whole = through_the_client()
+    line = "{:36}{:>12}{:>12}{:>12}  {}".format
+    print(line("", "mlcli", "budget", "MLflow", "p50, p99, cpu of a request in ms (MLflow's)"))
+    print(
+        line("start to the first answer, s", f"{found.start:.3f}", "<= 0.6", other and f"{other.start:.1f}" or "", "")
+    )
+    print(line("memory under load, MB", f"{found.memory:.1f}", "<= 90", other and f"{other.memory:.0f}" or "", ""))
+    for (kind, clients), budget in BUDGETS.items():
+        mine, its = found.loads[kind, clients], other and other.loads[kind, clients]
+        note = f"{mine.middle:.2f}, {mine.late:.2f}, {mine.cpu:.2f}"
+        note += f"   ({its.middle:.1f}, {its.late:.1f}, {its.cpu:.1f})" if its else ""
+        wanted = f">= {budget}" if budget else ""
+        its_rate = f"{its.rate:.0f}" if its else ""
+        print(line(f"{kind}, {clients} clients, a second", f"{mine.rate:.0f}", wanted, its_rate, note))
+    for clients, bare in least.items():
+        note = f"{bare.middle:.2f}, {bare.late:.2f}, {bare.cpu:.2f}"
+        print(line(f"floor: uvicorn alone, {clients} clients", f"{bare.rate:.0f}", "", "", note))
+    print(line("log_metric of a client, us a call", f"{call:.1f}", "<= 10", "", ""))
+    print(
+        line(
+            "8 programs x 1,000 log_metric, s",
+            f"{whole:.2f}",
+            "",
+            "",
+            "start of Python to the last point on the server",
+        )
+    )
 
 
 if __name__ == "__main__":
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    main(float(sys.argv[1]) if len(sys.argv) > 1 else 3.0)
+    main()
