@@ -282,18 +282,10 @@ def answers(model: Any, inputs: Any) -> Any:
     """What the model says of ``inputs``, by the first method that it has."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for method in (
-            "predict",
-            "transform",
-            "kneighbors",
-            "score_samples",
-            "fit_predict",
-            "inverse_transform",
-            "get_params",
-        ):
+        for method in ("predict", "transform", "kneighbors", "score_samples"):
             if hasattr(model, method):
                 try:
-                    return getattr(model, method)() if method == "get_params" else getattr(model, method)(inputs)
-                except ValueError:
+                    return getattr(model, method)(inputs)
+                except (AttributeError, TypeError, ValueError):
                     continue
-    return None
+    return getattr(model, "labels_", None)  # clusters of what it was fitted on

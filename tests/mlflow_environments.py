@@ -5,9 +5,12 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 _ROOT = Path(os.path.expanduser("~")) / ".cache" / "mlcli-tests"
 _COMMON = ["matplotlib", "pillow"]
@@ -49,12 +52,25 @@ def built(name: str, wanted: list[str], python: str = "3.11", *, by_pip: tuple[s
         if not done.exists():
             uv = [sys.executable, "-m", "uv"]
             seed = ["--seed"] if by_pip else []
-            _call([*uv, "venv", "--quiet", "--clear", *seed, "--python", python, str(folder)])
+            _call([*uv, "venv", "--quiet", "--clear", *seed, "--python", _interpreter(python), str(folder)])
             if by_pip:
                 _call([str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", *by_pip])
             _call([*uv, "pip", "install", "--quiet", "--python", str(folder / "bin" / "python"), *wanted])
             done.touch()
     return folder / "bin" / "python"
+
+
+def _interpreter(version: str) -> str:
+    """A Python of that version (or at that path) that is on this machine: uv would download one, which not every network allows."""
+    if os.sep in version:
+        return version
+    if version == f"{sys.version_info[0]}.{sys.version_info[1]}":
+        return sys.executable
+    kept = sorted((_ROOT.parent.parent / ".pyenv" / "versions").glob(f"{version}.*/bin/python3"))
+    found = str(kept[-1]) if kept else shutil.which(f"python{version}")
+    if found is None:
+        pytest.skip(f"there is no Python {version} here")
+    return found
 
 
 def _call(command: list[str]) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from serving import serving
 from sklearn.linear_model import LogisticRegression
 
 import mlcli
@@ -255,7 +256,7 @@ def test_boosters_load_both_ways_and_without_trust(tmp_path: Path) -> None:
         for name, ours, theirs, model in cases:
             want = model.predict(xgboost.DMatrix(X) if name == "booster" else X)
             ours.save_model(model, name, input_example=X[:2])
-            theirs.save_model(model, name + "-theirs")
+            theirs.save_model(model, name + "-theirs", pip_requirements=["x"])
             same(name + " here", mlcli.pyfunc.load_model(name).predict(X), want)
             same(name + " in MLflow", mlflow.pyfunc.load_model(name).predict(X), want)
             same(name + " of MLflow", mlcli.pyfunc.load_model(name + "-theirs").predict(X), want)
@@ -284,7 +285,7 @@ def test_pytorch_loads_both_ways_under_the_gate(tmp_path: Path) -> None:
         net = Net()
         want = net(torch.from_numpy(X.to_numpy(dtype="float32"))).detach().numpy()
         mlcli.pytorch.save_model(net, "ours", input_example=X[:2])
-        mlflow.pytorch.save_model(net, "theirs")
+        mlflow.pytorch.save_model(net, "theirs", pip_requirements=["x"])
         try:
             mlcli.pytorch.load_model("theirs")
         except mlcli.MlcliError as error:
@@ -301,6 +302,79 @@ def test_pytorch_loads_both_ways_under_the_gate(tmp_path: Path) -> None:
         """,
     )
     assert len(said) == 6
+    assert all(said.values()), said
+
+
+@pytest.mark.slow
+@pytest.mark.network
+@pytest.mark.parametrize("version", ["newest", "2.22"])
+def test_the_real_mlflow_loads_what_is_made_here_from_a_path_and_a_server_and_the_other_way_round(
+    tmp_path: Path, version: str
+) -> None:
+    with serving(tmp_path / "mlruns") as (client, _):
+        said = _run(
+            mlflow_environments.python_with(version),
+            tmp_path,
+            f"""
+            from sklearn.ensemble import RandomForestClassifier
+            from sklearn.pipeline import make_pipeline
+            from sklearn.preprocessing import FunctionTransformer
+            import mlcli, mlcli.pyfunc, mlcli.sklearn
+            forest = RandomForestClassifier(5, random_state=0).fit(X, y)
+            def double(x):
+                return x * 2
+            own = make_pipeline(FunctionTransformer(double), forest).fit(X, y)
+            metadata = {{"k": ["v", {{"ä": "b: c"}}]}}
+            mlcli.set_tracking_uri("http://127.0.0.1:{client.port}")
+            with mlcli.start_run() as run:
+                mlcli.log_metric("acc", 0.5)
+                info = mlcli.sklearn.log_model(
+                    forest, "model", input_example=X[:2], metadata=metadata, registered_model_name="forest"
+                )
+            same("through a server", mlcli.pyfunc.load_model("models:/forest/1").predict(X), forest.predict(X))
+            mlcli.sklearn.save_model(own, "own", input_example=X[:2])
+            mlcli.sklearn.save_model(forest, "forest", input_example=X[:2])
+            import mlflow
+            mlflow.set_tracking_uri("http://127.0.0.1:{client.port}")
+            for name, uri, model in (
+                ("path", "forest", forest),
+                ("by value", "own", own),
+                ("run", info.model_uri, forest),
+                ("version", "models:/forest/1", forest),
+            ):
+                same("sklearn " + name, mlflow.sklearn.load_model(uri).predict(X), model.predict(X))
+                same("pyfunc " + name, mlflow.pyfunc.load_model(uri).predict(X), model.predict(X))
+            meta = mlflow.models.get_model_info(info.model_uri)
+            said["metadata"] = meta.metadata == metadata
+            said["signature"] = [column.name for column in meta.signature.inputs] == list("abc")
+            example = mlflow.pyfunc.load_model("forest").input_example if {version == "newest"} else None
+            said["example"] = example is None or list(example.columns) == list("abc")
+            os.environ["XDG_STATE_HOME"] = os.path.abspath("nobody")
+            forms = ["pickle", "cloudpickle"]
+            try:
+                import skops
+                forms += ["skops"] if {version == "newest"} else []
+            except ImportError:
+                pass
+            for form in forms:
+                more = {{}}
+                if form == "skops":
+                    more["skops_trusted_types"] = ["sklearn.tree._tree.Tree", "numpy.dtype"]
+                mlflow.sklearn.save_model(forest, "theirs-" + form, serialization_format=form, pip_requirements=["x"], **more)
+                same("theirs " + form, mlcli.pyfunc.load_model("theirs-" + form).predict(X), forest.predict(X))
+            mlflow.sklearn.save_model(own, "theirs-own", serialization_format="cloudpickle", pip_requirements=["x"])
+            try:
+                mlcli.sklearn.load_model("theirs-own")
+            except mlcli.MlcliError as error:
+                said["gate"] = "can run code" in str(error)
+            same("theirs by value", mlcli.sklearn.load_model("theirs-own", trust=True).predict(X), own.predict(X))
+            with mlflow.start_run():
+                logged = mlflow.sklearn.log_model(forest, "model", pip_requirements=["x"], **(
+                    {{"serialization_format": "pickle"}} if {version == "newest"} else {{}}))
+            same("theirs logged", mlcli.pyfunc.load_model(logged.model_uri).predict(X), forest.predict(X))
+            """,
+        )
+    assert len(said) >= 16, said
     assert all(said.values()), said
 
 
@@ -336,7 +410,7 @@ def test_python_models_load_both_ways(tmp_path: Path, version: str) -> None:
         class Theirs(mlflow.pyfunc.PythonModel):
             def predict(self, context, model_input, params=None):
                 return model_input["a"] + 1
-        mlflow.pyfunc.save_model("theirs", python_model=Theirs())
+        mlflow.pyfunc.save_model("theirs", python_model=Theirs(), pip_requirements=["x"])
         sys.path.insert(0, sys.argv[1])
         import mlcli.pyfunc
         same("of MLflow", mlcli.pyfunc.load_model("theirs", trust=True).predict(X), X["a"] + 1)
@@ -344,8 +418,10 @@ def test_python_models_load_both_ways(tmp_path: Path, version: str) -> None:
     )
     assert len(said) == 4
     assert all(said.values()), said
-    sys_model = mlcli.pyfunc.load_model(str(tmp_path / "theirs"), trust=True)  # where there is no MLflow
-    assert list(sys_model.predict(FRAME)) == [1.1, 1.9]
+    with pytest.raises(
+        ModelError, match="missing here: No module named 'mlflow'"
+    ):  # its class holds functions of MLflow
+        mlcli.pyfunc.load_model(str(tmp_path / "theirs"), trust=True)
 
 
 @pytest.mark.slow

@@ -56,6 +56,7 @@ def fitted() -> list[tuple[str, Any, Any]]:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # scikit-learn says of some that they will go
 @pytest.mark.parametrize("form", ["pickle 4", "pickle 5", "cloudpickle", "skops"])
 def test_every_estimator_that_can_be_fitted_loads_without_trust_and_says_the_same(fitted, tmp_path: Path, form) -> None:
     import cloudpickle
@@ -83,7 +84,7 @@ def test_every_estimator_that_can_be_fitted_loads_without_trust_and_says_the_sam
         before, after = estimators.answers(model, inputs), estimators.answers(loaded, inputs)
         assert type(before) is type(after), name
         if isinstance(before, np.ndarray) and before.dtype.kind in "if":
-            np.testing.assert_array_equal(before, after, name)
+            np.testing.assert_allclose(before, after, rtol=1e-9, atol=1e-12, err_msg=name)
     # A bound method of its own: cloudpickle writes it with functions of its own; skops cannot follow it.
     bound = "HistGradientBoostingClassifier of three classes"
     assert [name for name, _ in asked] == ([bound] if form == "cloudpickle" else []), asked
@@ -262,8 +263,10 @@ def test_a_garbled_pickle_is_refused_or_loads_never_anything_else(data: st.DataO
             EOFError,
             ImportError,
             LookupError,
+            MemoryError,
             TypeError,
             ValueError,
+            Warning,  # of another version of scikit-learn, or of NumPy
         ):
             pass  # what a loader turns into a ModelError
 

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import sys
+from functools import lru_cache
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from mlcli import rules
@@ -268,6 +269,7 @@ def _standard_library() -> frozenset[str]:
     return frozenset(names) | {"__main__", "builtins", "copyreg", "collections", "functools", "operator", "_codecs"}
 
 
+@lru_cache(maxsize=None)
 def _distribution(module: str) -> Optional[Tuple[str, str]]:
     """Name and version of the distribution that provides ``module``; None for the project's own code."""
     from importlib import metadata
@@ -277,8 +279,13 @@ def _distribution(module: str) -> Optional[Tuple[str, str]]:
         return name, metadata.version(name)
     except metadata.PackageNotFoundError:
         pass
+    # A wheel need not be named as its module is: xgboost-cpu, opencv-python-headless ...
     for distribution in metadata.distributions():
         if module in (distribution.read_text("top_level.txt") or "").split():
+            return distribution.metadata["Name"], distribution.version
+    for distribution in metadata.distributions():
+        record = distribution.read_text("RECORD") or ""
+        if f"\n{module}/__init__.py," in f"\n{record}" or f"\n{module}.py," in f"\n{record}":
             return distribution.metadata["Name"], distribution.version
     return None
 

@@ -175,25 +175,6 @@ def dump(thing: Any, path: str) -> FrozenSet[str]:
             cloudpickle.unregister_pickle_by_value(python_model)
 
 
-_THEIRS = {
-    "PythonModel": python_model.PythonModel,
-    "PythonModelContext": PythonModelContext,
-    "_FunctionPythonModel": FunctionModel,
-}
-
-
-class _Reader(pickle.Unpickler):
-    """Finds mlcli's class where a model was made with MLflow's and there is no MLflow here."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module == LOADER and name in _THEIRS:
-            from importlib.util import find_spec
-
-            if find_spec("mlflow") is None:
-                return _THEIRS[name]
-        return super().find_class(module, name)
-
-
 def load(found: loading.Found) -> Any:
     """The Python object of a model; it has not read its artifacts yet."""
     flavor = found.flavor(FLAVOR)
@@ -202,7 +183,7 @@ def load(found: loading.Found) -> Any:
     opener = _opener(flavor.get("python_model_compression"))
     try:
         with opener(path, "rb") as file:
-            return _Reader(file).load()
+            return pickle.load(file)  # noqa: S301 - asked above
     except (ImportError, AttributeError) as error:
         raise ModelError(
             f"{path} needs something that is missing here: {error}",

@@ -40,7 +40,7 @@ _MAKES: Dict[str, FrozenSet[str]] = {
     "TreeNode": _only("sklearn.tree._tree.Tree"),
     "LossNode": pickles.LOSS_TYPES,
     "FunctionNode": _VALUES,
-    "TypeNode": _VALUES,
+    "TypeNode": _VALUES | _names(allowed.INSTANCES) | _only("collections.OrderedDict"),
     "NdArrayNode": _SCALARS | _only("numpy.ndarray"),
     "MaskedArrayNode": _only("numpy.ma.MaskedArray", "numpy.ma.core.MaskedArray"),
     "DTypeNode": _only("numpy.dtype"),

@@ -47,7 +47,7 @@ def main() -> None:
     options = parser.parse_args()
     mlflow = install_mlflow() if options.mlflow else None
     rows: list[Row] = []
-    for part in (
+    parts = (
         commands,
         no_op_run,
         environments,
@@ -57,8 +57,10 @@ def main() -> None:
         searching,
         evaluating,
         serving,
+        modelling,
         footprint,
-    ):
+    )
+    for part in parts:
         if options.only in part.__name__:
             with tempfile.TemporaryDirectory() as folder:
                 print(f"... {part.__name__}", file=sys.stderr, flush=True)
@@ -174,6 +176,16 @@ def calls(folder: Path, mlflow: Path | None) -> list[Row]:
     ]
 
 
+def modelling(folder: Path, mlflow: Path | None) -> list[Row]:
+    """Log a forest of 100 trees with an input example, and load it; the limit is pickle alone."""
+    ours = measured(sys.executable, "mlcli", folder / "ours", 11, script="modelling.py")
+    theirs = measured(str(mlflow / "python"), "mlflow", folder / "theirs", 1, script="modelling.py") if mlflow else {}
+    return [
+        Row("log_model, a forest with an input example", ours["log_model"], theirs.get("log_model"), ours["pickle"]),
+        Row("pyfunc.load_model of it, checked", ours["load_model"], theirs.get("load_model"), ours["pickle"]),
+    ]
+
+
 def absorbing(folder: Path, _mlflow: Path | None) -> list[Row]:
     """Bring 600,000 metric lines into the database; seconds per million."""
     done = subprocess.run(
@@ -271,11 +283,11 @@ def once(action: Callable[[], None], rounds: int) -> float:
     return interleaved([action], rounds)[0]
 
 
-def measured(python: str, module: str, folder: Path, points: int, runs: int) -> dict[str, float]:
+def measured(python: str, module: str, folder: Path, *numbers: int, script: str = "calls.py") -> dict[str, float]:
     folder.mkdir()
     env = {**os.environ, "MLFLOW_TRACKING_URI": "", "MLCLI_TRACKING_URI": ""}
     done = subprocess.run(
-        [python, HERE / "calls.py", module, str(points), str(runs)],
+        [python, HERE / script, module, *map(str, numbers)],
         cwd=folder,
         env=env,
         capture_output=True,
