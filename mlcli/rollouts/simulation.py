@@ -77,7 +77,7 @@ def simulate(
         )
     asked = sum(step.least for step in rollout.steps) + rollout.decision.planned_units
     units = units or 4 * asked
-    every = every or max(units // 100, 1)
+    every = every or max(units // 50, 1)
     timeless = rollout._replace(
         steps=tuple(step._replace(duration=0.0) for step in rollout.steps),
         decision=rollout.decision._replace(min_duration=0.0, max_duration=math.inf),
