@@ -89,8 +89,10 @@ def test_a_request_starts_a_training_and_another_tells_how_far_it_is():
         assert (told["status"], told["why"], told["step"]) == ("FINISHED", "", 11)
         assert "accuracy" in str(told["metrics"])
         assert client.send("GET", "/train/nothing").status == 404
-        wrong = client.send("POST", "/train", '{"epoch": 12}')
-        end = time.monotonic() + 30
-        while wrong.status == 202 and client.send("GET", wrong.json["progress"]).json["status"] != "FAILED":
+        wrong = client.send("POST", "/train", '{"epoch": 12}')  # the project has no such parameter
+        assert wrong.status == 202, wrong
+        end = time.monotonic() + 60
+        while (told := client.send("GET", wrong.json["progress"]).json)["status"] != "FAILED":
             assert time.monotonic() < end
             time.sleep(0.2)
+        assert (told["exit_code"], told["metrics"]) == (2, {})

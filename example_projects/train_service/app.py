@@ -7,7 +7,7 @@ from fastapi import FastAPI, HTTPException
 
 import mlcli.projects
 from mlcli.client import Client
-from mlcli.errors import MlcliError
+from mlcli.errors import MlcliError, NotFound
 
 PROJECT = os.environ.get("PROJECT", "../wine")
 started: Dict[str, Any] = {}  # the runs that this service started, by their ids
@@ -19,7 +19,7 @@ app = FastAPI(title="Train")
 def train(parameters: Dict[str, Any]) -> Dict[str, str]:
     try:
         run = mlcli.projects.run(PROJECT, parameters=parameters, synchronous=False)
-    except MlcliError as error:  # a parameter that the project does not have, a value of another type
+    except MlcliError as error:
         raise HTTPException(422, error.message) from error
     started[run.run_id] = run
     return {"run_id": run.run_id, "progress": f"/train/{run.run_id}"}
@@ -30,13 +30,21 @@ def progress(run_id: str) -> Dict[str, Any]:
     run = started.get(run_id)
     if run is None:
         raise HTTPException(404, "this service has started no such run")
-    status = run.get_status()
-    told: Dict[str, Any] = {"run_id": run_id, "status": status, "why": run.end_reason(), "metrics": {}, "step": None}
-    if status != "SCHEDULED":
+    told: Dict[str, Any] = {
+        "run_id": run_id,
+        "status": run.get_status(),
+        "why": run.end_reason(),
+        "exit_code": run.exit_code,
+        "metrics": {},
+        "step": None,
+    }
+    try:
         recorded = Client().get_run(run_id).data
-        told["metrics"] = dict(recorded.metrics)
-        points = [Client().get_metric_history(run_id, key)[-1] for key in recorded.metrics]
-        told["step"] = max((point.step for point in points), default=None)
+    except NotFound:  # it has not begun, or what was asked for cannot be run: the service's log says why
+        return told
+    told["metrics"] = dict(recorded.metrics)
+    points = [Client().get_metric_history(run_id, key)[-1] for key in recorded.metrics]
+    told["step"] = max((point.step for point in points), default=None)
     return told
 
 

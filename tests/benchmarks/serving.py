@@ -72,7 +72,9 @@ def work(port: int, body: dict, seconds: float, gate, results) -> None:
 
 def load(port: int, body: dict, clients: int, seconds: float) -> list[float]:
     gate, results = multiprocessing.Barrier(clients + 1), multiprocessing.Queue()
-    processes = [multiprocessing.Process(target=work, args=(port, body, seconds, gate, results)) for _ in range(clients)]
+    processes = [
+        multiprocessing.Process(target=work, args=(port, body, seconds, gate, results)) for _ in range(clients)
+    ]
     for process in processes:
         process.start()
     gate.wait()
@@ -105,7 +107,9 @@ def pss(pid: int) -> float:
 
 def measure(command: list[str], environ: dict[str, str], port: int, body: dict, seconds: float) -> dict[str, float]:
     begun = time.perf_counter()
-    process = subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+        command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         while True:
             try:
@@ -160,7 +164,15 @@ def main() -> None:
             from mlflow_environments import python_with
 
             python, port = python_with("newest"), free_port()
-            theirs = [str(python.with_name("mlflow")), "models", "serve", "-m", str(folder / "model"), "--env-manager", "local"]
+            theirs = [
+                str(python.with_name("mlflow")),
+                "models",
+                "serve",
+                "-m",
+                str(folder / "model"),
+                "--env-manager",
+                "local",
+            ]
             path = {**environ, "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
             columns["MLflow"] = measure([*theirs, "-p", str(port)], path, port, body, seconds)
         port = free_port()
@@ -172,7 +184,9 @@ def main() -> None:
         ratios = [value / columns[other][what] if other in columns else None for other in ("MLflow", "limit")]
         budget = BUDGETS.get(what)
         verdict = "" if budget is None else told(what, ratios, budget)
-        cells = [f"{columns[name][what]:.3g}" for name in columns] + ["-" if one is None else f"{one:.2f}" for one in ratios]
+        cells = [f"{columns[name][what]:.3g}" for name in columns] + [
+            "-" if one is None else f"{one:.2f}" for one in ratios
+        ]
         print(f"| {what} | " + " | ".join(cells) + f" | {verdict} |")
 
 
@@ -182,7 +196,9 @@ def told(what: str, ratios: list[float | None], budget: tuple[float | None, floa
     for ratio, limit, other in zip(ratios, budget, ("MLflow", "the limit"), strict=True):
         if limit is not None:
             kept = ratio is None or (ratio >= limit if more else ratio <= limit)
-            parts.append(f"{'>=' if more else '<='} {limit:g} x {other}: {'-' if ratio is None else 'kept' if kept else 'MISSED'}")
+            parts.append(
+                f"{'>=' if more else '<='} {limit:g} x {other}: {'-' if ratio is None else 'kept' if kept else 'MISSED'}"
+            )
     return ", ".join(parts)
 
 
