@@ -25,7 +25,7 @@ COMMANDS = {
     "experiments": "Create, search, rename, delete and export experiments.",
     "artifacts": "List, download and log the files of runs.",
     "models": "Register, find, compare and download models.",
-    "rollouts": "Compare models under live traffic, and let the better one through.",
+    "rollouts": "Compare models under live traffic: A/B, canary, shadow, bandit.",
     "monitor": "Watch what models see and how they serve.",
     "import": "Bring runs here from MLflow, a server, another store, a bundle.",
     "export": "Put runs into one file, or send them to a server.",
