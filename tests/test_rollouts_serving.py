@@ -580,6 +580,17 @@ def test_several_gateways_write_at_once_and_counts_stay_exact(root):
         assert sum(counter.n for counter in rollouts.counters(1, batch)) == 800
 
 
+def test_a_controller_that_does_not_hear_keeps_no_gateway_from_its_end(doubler, tripler, root):
+    deaf = [sys.executable, "-c", "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"]
+    with world(root, doubler, tripler, text(strategy=AB, decision=HARMLESS), controller=deaf) as one:
+        until(lambda: one.policy._child is not None)
+        time.sleep(0.5)  # until it is deaf
+        child = one.policy._child
+        start = time.monotonic()
+    assert child.poll() is not None
+    assert time.monotonic() - start < 20
+
+
 # --- the whole, in processes of their own (F6, F7, F12)
 
 

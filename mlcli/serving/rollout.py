@@ -213,8 +213,7 @@ class RolloutPolicy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._child is not None and self._child.poll() is None:
             self._child.terminate()
-            child = self._child
-            await self._loop.run_in_executor(None, child.wait)
+            await self._loop.run_in_executor(None, _ended, self._child)
         await self.recorder.close()
         if self._reader is not None:
             self._reader.store.close()
@@ -461,6 +460,15 @@ class RolloutPolicy:
             ):
                 self._child = subprocess.Popen(self._controller, stdin=subprocess.DEVNULL)  # noqa: ASYNC220 - a moment
             await asyncio.sleep(1.0)
+
+
+def _ended(child: subprocess.Popen[bytes]) -> None:
+    """Wait for a controller to end; one in the middle of a long analysis does not hear, and loses nothing when it is killed."""
+    try:
+        child.wait(2.0)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
 
 
 def controller_command(store_uri: str, name: str, artifact_root: str = "") -> list[str]:
