@@ -415,19 +415,24 @@ def test_a_policy_chooses_among_pools_and_adds_to_the_answer(doubler, tmp_path):
     seen = []
 
     class Odd:
-        def choose(self, asked):
-            return tripler if asked.headers.get(b"x-unit") == b"odd" else running.gateway.pool
+        async def start(self):
+            await tripler.start()
 
-        def answered(self, asked, pool, answer, seconds):
+        async def respond(self, asked):
+            pool = tripler if asked.headers.get(b"x-unit") == b"odd" else running.gateway.pool
+            answer = await pool.ask(asked.kind, asked.body)
             seen.append((pool.version, answer.status))
-            return [(b"x-mlcli-variant", pool.version.encode())]
+            return answer.status, answer.body, [(b"x-mlcli-variant", pool.version.encode())]
+
+        async def close(self):
+            seen.append("closed")
 
     with gateway(launch(doubler), more=(tripler,), policy=Odd()) as running:
         wait(lambda: tripler.ready)
         assert running.row(1).json == {"predictions": [2.0]}
         odd = running.post({"inputs": [[1]]}, X_Unit="odd")
         assert (odd.json, odd.headers["x-mlcli-variant"]) == ({"predictions": [3.0]}, "2")
-        assert seen == [("1", 200), ("2", 200)]
+    assert seen == [("1", 200), ("2", 200), "closed"]
 
 
 # -- small things

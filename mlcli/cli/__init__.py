@@ -25,6 +25,8 @@ COMMANDS = {
     "experiments": "Create, search, rename, delete and export experiments.",
     "artifacts": "List, download and log the files of runs.",
     "models": "Register, compare, inspect, serve and download models.",
+    "rollouts": "Compare models under live traffic: A/B, canary, shadow, bandit.",
+    "monitor": "Watch what models see and how they serve.",
     "import": "Bring runs here from MLflow, a server, another store, a bundle.",
     "export": "Put runs into one file, or send them to a server.",
     "env": "List, explain, lock and remove the environments of projects.",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mlcli.serving.image import Context
     from mlcli.serving.launch import Environment, Launch, Served
     from mlcli.serving.loadtest import Report
+    from mlcli.serving.pool import Pool
 
 TOKEN_FILE = "serve-token"  # noqa: S105 - the name of a file
 _INPUTS = ("csv", "json", "jsonl", "parquet")
@@ -61,7 +62,15 @@ def _no(flag: str, **more: Any) -> Any:
 
 
 def serve(
-    model_uri: Model,
+    model_uri: Annotated[
+        Optional[str],
+        typer.Option(
+            "-m",
+            "--model-uri",
+            metavar="URI",
+            help="models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN/PATH or a folder.",
+        ),
+    ] = None,
     port: Annotated[
         int, typer.Option("-p", "--port", metavar="PORT", min=0, max=65535, help="The port; 0 is any that is free.")
     ] = 5000,
@@ -94,6 +103,24 @@ def serve(
         Optional[List[str]],
         typer.Option("--allowed-hosts", metavar="NAMES", help="Names this server is reached by (a,b or repeated)."),
     ] = None,
+    rollout: Annotated[
+        Optional[str],
+        typer.Option("--rollout", metavar="NAME", help="Serve the models of a rollout, each its share."),
+    ] = None,
+    durability: Annotated[
+        str,
+        typer.Option(
+            "--durability",
+            metavar="HOW",
+            help="With --rollout, when a request is answered: async (at once), group (it is in the store), ack (on the disk).",
+        ),
+    ] = "async",
+    keep_inputs: Annotated[
+        bool, typer.Option("--keep-inputs/--no-keep-inputs", help="With --rollout, keep small bodies too.")
+    ] = True,
+    controller: Annotated[
+        bool, typer.Option("--controller/--no-controller", help="With --rollout, have its verdicts acted on.")
+    ] = True,
     no_conda: Annotated[bool, _no("--no-conda")] = False,
     enable_mlserver: Annotated[bool, _no("--enable-mlserver")] = False,
     install_mlflow: Annotated[bool, _no("--install-mlflow")] = False,
@@ -110,12 +137,21 @@ def serve(
         )
     if install_mlflow:
         render.note("--install-mlflow does nothing: models are served without MLflow")
+    if (model_uri is None) == (rollout is None):
+        raise InvalidInput(
+            "name what to serve", hint="-m URI for a model, --rollout NAME for several behind one address"
+        )
     from mlcli.serving.launch import byte_count, find
 
     body, memory = byte_count(max_body), byte_count(max_memory) if max_memory else None
     if max_batch_time and max_batch_size < 2:
         raise InvalidInput("--max-batch-time is of no use without --max-batch-size")
-    served = find(model_uri)
+    plan = None
+    if rollout is not None:
+        from mlcli.cli.served_rollout import Plan
+
+        plan = Plan.of(rollout, durability, keep_inputs=keep_inputs, controller=controller)
+    served = plan.control if plan else find(str(model_uri))
     manager = "local" if no_conda else env_manager
     settings = {
         "trust": trust,
@@ -124,8 +160,16 @@ def serve(
         "batch_seconds": max_batch_time / 1000,
     }
     launch = _launch(served, manager, workers=workers, **settings)
+    candidates: list[Launch] = []
+    if plan:
+        launch = launch._replace(name=plan.rollout.endpoint)
+        candidates = [
+            _launch(one, manager, workers=workers, **settings)._replace(name=plan.rollout.endpoint)
+            for one in plan.candidates
+        ]
     # The workers import for most of a second; meanwhile we do.
     started = [launch.start() for _ in range(workers)]
+    others = [[one.start() for _ in range(workers)] for one in candidates]
     from mlcli.server.run import bind
     from mlcli.server.security import Auth, Doors, is_loopback, token_from
     from mlcli.serving.app import Gateway
@@ -142,7 +186,7 @@ def serve(
             token, new = token_from(token_file)
         sock = bind(host, port)
     except BaseException:
-        for worker in started:
+        for worker in [*started, *(one for under_way in others for one in under_way)]:
             worker.process.kill()
             worker.process.wait()
         raise
@@ -154,6 +198,12 @@ def serve(
     url = f"http://{shown(host)}:{port}"
 
     def ready() -> None:
+        if plan:
+            print(
+                f"rollout {plan.rollout.name} is ready: POST {url}/invocations and {url}/feedback; it is {plan.state}",
+                flush=True,
+            )
+            return
         named = f"{served.name}, version {served.version}," if served.follows or served.version != "1" else served.name
         needs = " with the token (Authorization: Bearer)" if token else ""
         print(f"{named} is ready: POST {url}/invocations{needs}; try it at {url}/docs", flush=True)
@@ -166,15 +216,21 @@ def serve(
 
         return version_of(served.uri)
 
+    def gateway(pool: Pool) -> Gateway:
+        if plan is None:
+            return Gateway(pool, doors=doors, auth=auth, max_body=body)
+        policy = plan.policy(pool, candidates, others, workers=workers, timeout=timeout)
+        return Gateway(pool, doors=doors, auth=auth, max_body=body, policy=policy, more=tuple(policy.pools[1:]))
+
     follow = Follow(current, lambda: _launch(find(served.uri), manager, workers=workers, **settings))
     run(
         launch,
         sock,
-        lambda pool: Gateway(pool, doors=doors, auth=auth, max_body=body),
+        gateway,
         workers=workers,
         timeout=timeout,
         ready=ready,
-        follow=follow if served.follows else None,
+        follow=follow if served.follows and plan is None else None,
         started=started,
     )
 

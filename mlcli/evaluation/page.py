@@ -19,7 +19,7 @@ TITLES = {
     "residuals_plot": "Residuals",
     "per_class_metrics": "Classes",
 }
-_STYLE = """
+STYLE = """
 :root{color-scheme:light dark}
 body{font:15px/1.5 system-ui,sans-serif;max-width:66rem;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.4rem;margin-bottom:.2rem}h2{font-size:1.1rem;margin-top:2rem}
@@ -43,17 +43,15 @@ def drawn(curve: Curve) -> str:
     if not series:
         return ""
     if curve.kind == "residuals":
-        return _plot(series, "predicted", "truth − predicted", dots=True, level=0.0)
+        return plot(series, "predicted", "truth − predicted", dots=True, level=0.0)
     if curve.kind == "lift":
-        return _plot(series, "share of rows", "lift", level=1.0)
+        return plot(series, "share of rows", "lift", level=1.0)
     names = {
         "roc": ("false positive rate", "true positive rate"),
         "precision-recall": ("recall", "precision"),
         "calibration": ("predicted", "observed"),
     }[curve.kind]
-    return _plot(
-        series, *names, unit=True, diagonal=curve.kind != "precision-recall", marks=curve.kind == "calibration"
-    )
+    return plot(series, *names, unit=True, diagonal=curve.kind != "precision-recall", marks=curve.kind == "calibration")
 
 
 def file(picture: str) -> str:
@@ -85,7 +83,7 @@ def _thinned(points: List[Tuple[float, float]]) -> List[Tuple[float, float]]:
     return [points[round(place * step)] for place in range(POINTS)]
 
 
-def _plot(
+def plot(
     series: Series,
     across: str,
     up: str,
@@ -234,7 +232,7 @@ def html(report: Mapping[str, Any], curves: Mapping[str, Curve]) -> str:
         *(['<p class="good">all thresholds are reached</p>'] if report["thresholds"] and report["passed"] else []),
         *(f'<p class="warn">{escape(line)}</p>' for line in report["warnings"]),
         "<h2>Scores</h2>",
-        _table(
+        table(
             ("", "value", f"{report['level']:.0%} interval", "", "sd of folds"),
             [_figure_row(item) for item in figures.items()],
         ),
@@ -242,7 +240,7 @@ def html(report: Mapping[str, Any], curves: Mapping[str, Curve]) -> str:
         f'<p class="dim">{escape(caveat(report))}</p>',
     ]
     if compared:
-        parts += ["<h2>Against the baseline</h2>", _table(CONTRAST, [_contrast_row(item) for item in compared])]
+        parts += ["<h2>Against the baseline</h2>", table(CONTRAST, [_contrast_row(item) for item in compared])]
         parts.append(
             f'<p class="dim">A difference is called real where its p-value{", raised by Holm for several baselines," if len(report["baselines"]) > 1 else ""}'
             f" is below {report['alpha']:g}. Not real means: not shown, which is not the same as none.</p>"
@@ -258,12 +256,12 @@ def html(report: Mapping[str, Any], curves: Mapping[str, Curve]) -> str:
     for curve in curves.values():
         if curve.kind == "table":
             rows = [[_number(cell) if isinstance(cell, float) else str(cell) for cell in row] for row in curve.rows]
-            parts += ["<h2>Classes</h2>", _table(curve.columns, rows)]
-    parts += ["<h2>How</h2>", _table(("", ""), [(name, value) for name, value in _facts(report)])]
+            parts += ["<h2>Classes</h2>", table(curve.columns, rows)]
+    parts += ["<h2>How</h2>", table(("", ""), [(name, value) for name, value in _facts(report)])]
     body = "\n".join(parts)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>Evaluation of {escape(report['model'])}</title><style>{_STYLE}</style></head><body>\n{body}\n</body></html>\n"
+        f"<title>Evaluation of {escape(report['model'])}</title><style>{STYLE}</style></head><body>\n{body}\n</body></html>\n"
     )
 
 
@@ -365,7 +363,7 @@ def _facts(report: Mapping[str, Any]) -> List[Tuple[str, str]]:
     ]
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
     lines = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table>{f'<thead><tr>{top}</tr></thead>' if any(head) else ''}<tbody>{lines}</tbody></table>"

@@ -29,6 +29,7 @@ REQUEST = struct.Struct("<IQB")
 ANSWER = struct.Struct("<IQHI")
 JOB, JSON, CSV, PARQUET, INFER = range(5)
 KINDS = {payloads.JSON: JSON, payloads.CSV: CSV, payloads.PARQUET: PARQUET}
+MODEL_RAISED = "the model cannot predict for this input"  # begins the message of what a model raised
 OUT_OF_MEMORY = 70  # the exit code of a worker that ran out of memory, and is not to be trusted with more
 _READERS: Dict[int, Callable[[bytes, Optional[Schema]], payloads.Asked]] = {
     JSON: payloads.read_json,
@@ -195,7 +196,7 @@ class Predictor:
             import traceback
 
             traceback.print_exception(type(error), error, error.__traceback__)
-        return f"the model cannot predict for this input: {text[:2000]}"
+        return f"{MODEL_RAISED}: {text[:2000]}"
 
     # -- several at once
 
@@ -544,7 +545,7 @@ def main(arguments: Sequence[str]) -> int:
     if first is None or first.kind != JOB:
         return 0
     job = json.loads(first.body)
-    _die_with_parent(job["parent"])
+    die_with_parent(job["parent"])
     started = time.monotonic()
     try:
         _limit_memory(job.get("memory"))
@@ -656,7 +657,7 @@ def _limit_memory(size: Optional[int]) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (size if hard == resource.RLIM_INFINITY else min(size, hard), hard))
 
 
-def _die_with_parent(parent: int) -> None:
+def die_with_parent(parent: int) -> None:
     """End when the gateway is killed, even in the middle of a prediction that never ends."""
     if sys.platform.startswith("linux"):
         import ctypes

@@ -6,6 +6,7 @@ GET  /version                                     of mlcli
 GET  /v2 /v2/health/live /v2/health/ready         the Open Inference Protocol
 GET  /v2/models/NAME[/versions/V][/ready]
 POST /v2/models/NAME[/versions/V]/infer
+POST /feedback                                    of a rollout: what became of requests
 GET  /metrics                                     for Prometheus
 GET  /docs /openapi.json                          to read, and to try in a browser
 """
@@ -17,7 +18,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
@@ -29,7 +30,7 @@ from mlcli.server.http import Headers, Receive, Refused, Scope, Send
 from mlcli.server.security import Auth, Doors
 from mlcli.serving import metrics
 from mlcli.serving.openapi import document, tensors
-from mlcli.serving.pool import Answer, Pool
+from mlcli.serving.pool import Pool
 
 _STATIC = os.path.join(os.path.dirname(__file__), "static")
 _PAGES = {
@@ -55,13 +56,34 @@ class Asked(NamedTuple):
     body: bytes
 
 
+class Family(NamedTuple):
+    """A metric for Prometheus with its rows of labels and value."""
+
+    name: str
+    kind: str
+    about: str
+    rows: Sequence[tuple[Mapping[str, object], float | None]]
+
+
 class Policy(Protocol):
     """Decides which model version answers a request, and learns how it went."""
 
-    def choose(self, asked: Asked) -> Pool: ...
+    async def start(self) -> None:
+        """Begin, once the gateway's own pool can predict; it starts all other pools."""
+        ...
 
-    def answered(self, asked: Asked, pool: Pool, answer: Answer, seconds: float) -> Headers:
-        """Take note; what it returns is added to the headers of the answer."""
+    async def respond(self, asked: Asked) -> tuple[int, bytes, Headers]: ...
+
+    async def feedback(self, body: bytes) -> tuple[int, bytes, Headers]:
+        """Take what became of requests that were answered."""
+        ...
+
+    async def close(self) -> None:
+        """End, when all requests have been answered."""
+        ...
+
+    def families(self) -> Sequence[Family]:
+        """What it has to tell Prometheus."""
         ...
 
 
@@ -131,14 +153,7 @@ class Gateway:
         if self.policy is None:
             answer = await self.pool.ask(kind, body)
             return answer.status, answer.body, _JSON
-        return await self._by_policy(self.policy, Asked(headers, kind, body))
-
-    async def _by_policy(self, policy: Policy, asked: Asked) -> tuple[int, bytes, Headers]:
-        start = time.monotonic()
-        pool = policy.choose(asked)
-        answer = await pool.ask(asked.kind, asked.body)
-        more = policy.answered(asked, pool, answer, time.monotonic() - start)
-        return answer.status, answer.body, [*_JSON, *more]
+        return await self.policy.respond(Asked(headers, kind, body))
 
     def _kind(self, given: bytes) -> int:
         """What a Content-Type says of the body; the parameter charset=utf-8 is the only one, as in MLflow."""
@@ -171,7 +186,7 @@ class Gateway:
         _uncompressed(headers)
         body = await self._body(headers, receive)
         if self.policy is not None and not version:
-            status, content, told = await self._by_policy(self.policy, Asked(headers, INFER, body))
+            status, content, told = await self.policy.respond(Asked(headers, INFER, body))
         else:
             status, content, _ = await pool.ask(INFER, body)
             told = _JSON
@@ -207,6 +222,11 @@ class Gateway:
             return "other", *self._tell(name, version, what)
         if path == "/invocations":
             _allow(method, ("POST",))
+        if path == "/feedback" and self.policy is not None:
+            _allow(method, ("POST",))
+            self._admit(headers)
+            _uncompressed(headers)
+            return "feedback", *await self.policy.feedback(await self._body(headers, receive))
         page = _PAGES.get(path)
         if page is not None:
             _allow(method, ("GET", "HEAD"))
@@ -311,6 +331,8 @@ class Gateway:
         workers = [({**_of(pool), "worker": worker.place}, worker) for pool in pools for worker in pool.workers]
         for key, kind, about, value in _OF_WORKER:
             page.family(f"{name}worker_{key}", kind, about, [(labels, value(worker)) for labels, worker in workers])
+        for family in self.policy.families() if self.policy is not None else ():
+            page.family(f"{name}{family.name}", family.kind, family.about, family.rows)
         return 200, page.text(), _TEXT
 
 

@@ -240,6 +240,11 @@ class Pool:
     def ready(self) -> bool:
         return any([worker.ready for worker in self.workers])
 
+    @property
+    def broken(self) -> str:
+        """Why the model cannot be started any more, "" while it can."""
+        return self._broken
+
     async def drain(self) -> None:
         """Answer what has been asked, then end the workers."""
         while self._open:

@@ -54,8 +54,11 @@ class Serving(Running):
     async def _start(self) -> None:
         try:
             await self._gateway.pool.start()
-            for pool in self._gateway.more:
-                await pool.start()
+            if self._gateway.policy is not None:
+                await self._gateway.policy.start()
+            else:
+                for pool in self._gateway.more:
+                    await pool.start()
         except MlcliError as error:
             self.failure = error
             self.should_exit = True
@@ -73,6 +76,8 @@ class Serving(Running):
                 server.close()
             await asyncio.sleep(LAST_WORDS / 3)
         await super().shutdown(sockets)
+        if self._gateway.policy is not None:
+            await self._gateway.policy.close()
         for task in self._tasks:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -34,7 +34,7 @@ from mlcli._version import __version__
 from mlcli.errors import AlreadyExists, InvalidInput, InvalidState, MlcliError, StoreUnavailable
 
 APPLICATION_ID = 0x6D6C636C  # "mlcl": tells our database from any other SQLite file
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 MOUNTS = "/proc/self/mounts"
 _FAULTS = (sqlite3.Error, OverflowError, UnicodeEncodeError)  # what the driver raises
 _ASKED = 5  # times that SQLite asks whether to go on, before a statement is given up

@@ -1,0 +1,204 @@
+"""What may happen to a rollout: its start, steps, promotion and end, by hand or by its controller.
+
+Each is one transaction: state, weights, the event that tells of it and, when a model is promoted, the alias. Gateways read
+the weights at least once a second, so to abort is one row; it needs no controller.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import re
+import time
+from typing import Any, NamedTuple
+
+from mlcli.errors import InvalidState, MlcliError
+from mlcli.rollouts import rolloutfile
+from mlcli.rollouts.rolloutfile import Rollout
+from mlcli.rollouts.steps import at_end, next_stop
+from mlcli.store.rollouts import ABORTED, DRAFT, PAUSED, PROMOTED, RUNNING, RolloutRecord, Rollouts
+
+ROLLED_BACK = "rolled back"
+TAG = "mlcli.rollout."  # of model versions: what a rollout made of them
+_ALIAS = re.compile(r"models:/([^/@]+)@([^/@]+)")
+_VERSION = re.compile(r"models:/([^/@]+)/(\d+)")
+
+
+class Plan(NamedTuple):
+    """Weights to publish, control first."""
+
+    weights: tuple[float, ...]
+    shadow: float = 0.0
+    step: int = -1
+
+
+def by_hand() -> str:
+    """Who types."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a user without a name
+        return "somebody"
+
+
+def spec_of(record: RolloutRecord) -> Rollout:
+    return rolloutfile.parse(record.spec, f"{record.name}.yaml")
+
+
+def first_plan(rollout: Rollout) -> Plan:
+    """What traffic looks like at the start."""
+    k = len(rollout.arms)
+    if rollout.strategy == "canary":
+        return canary_plan(rollout, -1)
+    if rollout.strategy == "ab":
+        return Plan(rollout.weights)
+    if rollout.strategy == "shadow":
+        return Plan((1.0,) + (0.0,) * (k - 1), rollout.shadow.fraction)
+    return Plan((1 / k,) * k)
+
+
+def canary_plan(rollout: Rollout, step: int) -> Plan:
+    """What traffic looks like at the stop after ``step``."""
+    number, weight, shadow = next_stop(rollout, step)
+    return Plan((1.0 - weight, weight), shadow, number)
+
+
+def start(rollouts: Rollouts, name: str, *, actor: str = "") -> RolloutRecord:
+    """Let a draft begin, if what its file demands is there."""
+    record = rollouts.get(name)
+    rollout = spec_of(record)
+    if record.state == DRAFT:
+        _cooled_down(rollouts, rollout)
+        if rollout.offline is not None:
+            from mlcli.rollouts.offline import demand
+
+            demand(rollouts.store, rollout)
+    plan = first_plan(rollout)
+    return rollouts.change(
+        name, "started", expect=(DRAFT,), state=RUNNING, weights=plan.weights, shadow=plan.shadow, step=plan.step,
+        actor=actor,
+    )  # fmt: skip
+
+
+def _cooled_down(rollouts: Rollouts, rollout: Rollout) -> None:
+    """Refuse a candidate that was rolled back a moment ago."""
+    wait = rollout.decision.rollback_cooldown
+    models = {arm.model for arm in rollout.candidates}
+    for other in rollouts.list():
+        ago = (time.time_ns() - other.ended_ns) / 1e9
+        if other.state != ABORTED or not 0 <= ago < wait:
+            continue
+        if any([event.kind == ROLLED_BACK for event in rollouts.events(other.key)]) and models & {
+            arm.model for arm in spec_of(other).candidates
+        }:
+            raise InvalidState(
+                f"the candidate was rolled back {ago:.0f} s ago, in rollout {other.name!r}",
+                hint=f"find out why first; `rollback_cooldown` is {wait:.0f} s",
+            )
+
+
+def pause(rollouts: Rollouts, name: str, *, actor: str = "", reason: str = "") -> RolloutRecord:
+    """Let traffic stay as it is and decide nothing."""
+    return rollouts.change(name, "paused", expect=(RUNNING,), state=PAUSED, actor=actor, reason=reason)
+
+
+def resume(rollouts: Rollouts, name: str, *, actor: str = "") -> RolloutRecord:
+    """Decide again; a rollout that was invalid is looked at anew."""
+    return rollouts.change(name, "resumed", expect=(PAUSED,), state=RUNNING, invalid=False, actor=actor)
+
+
+def abort(
+    rollouts: Rollouts, name: str, *, actor: str = "", reason: str = "", kind: str = "aborted", evidence: object = None,
+    holder: str = "",
+) -> RolloutRecord:  # fmt: skip
+    """Give all traffic back to control, at once and for good."""
+    record = rollouts.get(name)
+    rollout = spec_of(record)
+    back = (1.0,) + (0.0,) * len(rollout.candidates)
+    return rollouts.change(
+        name, kind, expect=(DRAFT, RUNNING, PAUSED), state=ABORTED, weights=back, actor=actor, reason=reason,
+        evidence=evidence, holder=holder,
+        also=lambda: _write_back(rollouts, rollout, kind, reason, [arm.name for arm in rollout.candidates]),
+    )  # fmt: skip
+
+
+def advance(
+    rollouts: Rollouts, name: str, *, actor: str = "", reason: str = "", evidence: object = None, holder: str = ""
+) -> RolloutRecord:
+    """Go on to the next step of a canary; from the last one, promote."""
+    record = rollouts.get(name)
+    rollout = spec_of(record)
+    if rollout.strategy != "canary" or at_end(rollout, record.step):
+        return promote(rollouts, name, actor=actor, reason=reason, evidence=evidence, holder=holder)
+    plan = canary_plan(rollout, record.step)
+    expect = (RUNNING,) if holder else (RUNNING, PAUSED)
+
+    return rollouts.change(
+        name, "step", expect=expect, state=RUNNING, weights=plan.weights, shadow=plan.shadow, step=plan.step,
+        actor=actor, reason=reason, evidence=evidence, holder=holder, at_step=record.step,
+    )  # fmt: skip
+
+
+def promote(
+    rollouts: Rollouts, name: str, candidate: str = "", *, actor: str = "", reason: str = "", evidence: object = None,
+    holder: str = "",
+) -> RolloutRecord:  # fmt: skip
+    """Give a candidate all traffic, and control's alias with it, in one transaction."""
+    record = rollouts.get(name)
+    rollout = spec_of(record)
+    names = [arm.name for arm in rollout.candidates]
+    chosen = candidate or names[0]
+    if len(names) > 1 and not candidate:
+        raise InvalidState(
+            f"rollout {name!r} has {len(names)} candidates", hint=f"--candidate names one of {', '.join(names)}"
+        )
+    if chosen not in names:
+        raise InvalidState(f"rollout {name!r} has no candidate {chosen!r}", hint=f"one of {', '.join(names)}")
+    number = 1 + names.index(chosen)
+    weights = tuple(float(arm == number) for arm in range(len(rollout.arms)))
+
+    def hand_over() -> None:
+        _switch_alias(rollouts, rollout, number)
+        _write_back(rollouts, rollout, "promoted", reason, [chosen])
+
+    expect = (RUNNING,) if holder else (RUNNING, PAUSED)
+    return rollouts.change(
+        name, "promoted", expect=expect, state=PROMOTED, weights=weights, actor=actor,
+        reason=reason or f"{chosen} answers everything", evidence=evidence, holder=holder, also=hand_over,
+    )  # fmt: skip
+
+
+def _switch_alias(rollouts: Rollouts, rollout: Rollout, number: int) -> None:
+    """Let control's alias name the candidate's version, where both are of one registered model."""
+    alias, version = _ALIAS.fullmatch(rollout.control.model), _VERSION.fullmatch(rollout.arms[number].model)
+    if alias and version and alias[1] == version[1]:
+        rollouts.store.set_registered_model_alias(alias[1], alias[2], version[2])
+
+
+def _write_back(rollouts: Rollouts, rollout: Rollout, kind: str, reason: str, arms: list[str]) -> None:
+    """Note on the candidates' versions what became of them."""
+    for arm in rollout.candidates:
+        version = _VERSION.fullmatch(arm.model)
+        if version is None or arm.name not in arms:
+            continue
+        told = json.dumps({"verdict": kind, "reason": reason[:400], "time": int(time.time())}, sort_keys=True)
+        try:
+            rollouts.store.set_model_version_tag(version[1], version[2], f"{TAG}{rollout.name}", told)
+        except MlcliError:  # the version is gone; the rollout ends all the same
+            continue
+
+
+def publish(rollouts: Rollouts, name: str, weights: tuple[float, ...], *, holder: str, reason: str) -> RolloutRecord:
+    """New weights of a bandit."""
+    return rollouts.change(name, "weights", expect=(RUNNING,), weights=weights, reason=reason, holder=holder)
+
+
+def evidence_of(analysis: Any) -> dict[str, Any]:
+    """The short form of an analysis that an event keeps; the whole is in `decisions`."""
+    verdict = analysis.verdict
+    return {
+        "verdict": verdict.verdict,
+        "rule": verdict.rule,
+        "reason": verdict.reason,
+        "batch": analysis.moment.batch,
+        "gates": [gate._asdict() for gate in verdict.gates if gate.status != "pass"],
+    }

@@ -1,0 +1,311 @@
+"""Keeps what a rollout's traffic was: rows and exact counts go to the store from a thread of its own, in batches.
+
+    durability   a request is answered ...                        a kill -9 of the gateway loses
+    async        at once                                          what came in the last fifth of a second
+    group        when it is in the database                       nothing that was answered
+    ack          when the disk has it                             nothing, not even with the power
+
+What is there at SIGTERM is written before the process ends. The store being away or full keeps no request from being
+answered: batches wait; when too much waits, rows are shed and counted, so that no rate is biased.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from mlcli.errors import MlcliError, StoreUnavailable
+from mlcli.rollouts import latency
+from mlcli.store.rollouts import Counter, Exposure, Outcome, Prediction, Rollouts
+
+ASYNC, GROUP, ACK = "async", "group", "ack"
+DURABILITIES = (ASYNC, GROUP, ACK)
+INTERVAL = 0.2
+TOGETHER = 0.003  # seconds in which others may join a commit that somebody waits for
+PATIENCE = 1.0  # seconds that an answer waits for its commit; then it is given all the same
+OUTCOME_PATIENCE = 20.0
+MAX_ROWS = 50_000
+MAX_BYTES = 64 * 1024 * 1024
+MAX_KEPT = 4096  # bytes of a body that are kept
+_BACK_OFF = 0.5
+
+
+class Row(NamedTuple):
+    """A request as the gateway has it; what costs time to make of it is made in the thread."""
+
+    request_id: str
+    role: str
+    arm: int
+    answered: int
+    version: int
+    propensity: float
+    unit: str
+    ns: int
+    latency_us: int
+    status: int
+    error: str
+    features: bytes
+    prediction: bytes
+
+
+class _Batch:
+    """What is written in one transaction."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.exposures: list[Exposure] = []
+        self.counts: dict[tuple[str, int, int, int], list[Any]] = {}
+        self.notes: list[tuple[str, str]] = []
+        self.waiting: list[asyncio.Future[None]] = []
+        self.bytes = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.rows or self.exposures or self.counts or self.notes)
+
+
+class Recorder:
+    """Takes rows from the event loop; ``open_rollouts`` opens the store, in the thread that will use it."""
+
+    def __init__(
+        self,
+        open_rollouts: Callable[[], Rollouts],
+        name: str,
+        key: int,
+        *,
+        durability: str = ASYNC,
+        keep_bodies: bool = True,
+    ) -> None:
+        self.durability = durability
+        self.duplicates = 0
+        self.shed = 0
+        self.written = 0
+        self.failures = 0
+        self._open = open_rollouts
+        self._name, self._key = name, key
+        self._keep = keep_bodies
+        self._lock = threading.Lock()
+        self._now = _Batch()
+        self._outcomes: list[tuple[Sequence[Outcome], asyncio.Future[tuple[int, int]]]] = []
+        self._wake = threading.Event()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+
+    def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    async def close(self) -> None:
+        """Write what is there, and end."""
+        self._closing = True
+        self._wake.set()
+        if self._thread.ident is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
+
+    # -- from the event loop
+
+    def add(self, row: Row, exposure: Exposure | None = None) -> None:
+        """Take note of a request."""
+        size = len(row.features) + len(row.prediction) + 200
+        with self._lock:
+            batch = self._now
+            counter = _counter(batch, row.role, row.arm, row.version, row.ns)
+            counter[0] += 1
+            counter[1] += bool(row.error)
+            bucket = latency.bucket(row.latency_us)
+            counter[4][bucket] = counter[4].get(bucket, 0) + 1
+            if len(batch.rows) >= MAX_ROWS or batch.bytes + size > MAX_BYTES:
+                counter[2] += 1
+                self.shed += 1
+            else:
+                batch.rows.append(row)
+                batch.bytes += size
+            if exposure is not None and len(batch.exposures) < 4 * MAX_ROWS:
+                batch.exposures.append(exposure)
+            elif exposure is not None:
+                counter[3] += 1  # a unit that is missing makes the data invalid, so it is told
+
+    def drop(self, role: str, arm: int, version: int, ns: int) -> None:
+        """Count a request that is not copied to a shadow, which has too much to do."""
+        with self._lock:
+            _counter(self._now, role, arm, version, ns)[3] += 1
+
+    def note(self, kind: str, reason: str) -> None:
+        """Let the store know of an event."""
+        with self._lock:
+            self._now.notes.append((kind, reason))
+        self._wake.set()
+
+    async def kept(self) -> None:
+        """Wait until what was added is in the database, as far as the durability asks for that."""
+        if self.durability == ASYNC:
+            return
+        future: asyncio.Future[None] = self._loop.create_future()
+        with self._lock:
+            self._now.waiting.append(future)
+        self._wake.set()
+        await asyncio.wait([future], timeout=PATIENCE)
+
+    async def feedback(self, outcomes: Sequence[Outcome]) -> tuple[int, int]:
+        """Keep outcomes and wait for it: how many are new, and how many were there."""
+        future: asyncio.Future[tuple[int, int]] = self._loop.create_future()
+        with self._lock:
+            self._outcomes.append((outcomes, future))
+        self._wake.set()
+        try:
+            return await asyncio.wait_for(future, OUTCOME_PATIENCE)
+        except asyncio.TimeoutError:
+            raise StoreUnavailable(
+                "the store did not take the outcome in time", hint="send it again: it counts once"
+            ) from None
+
+    # -- in the thread
+
+    def _run(self) -> None:
+        rollouts: Rollouts | None = None
+        failed: _Batch | None = None
+        while True:
+            self._wake.wait(INTERVAL)
+            if self._wake.is_set():
+                self._wake.clear()
+                if self.durability != ASYNC and not self._closing:
+                    time.sleep(TOGETHER)
+            closing = self._closing
+            with self._lock:
+                outcomes, self._outcomes = self._outcomes, []
+                batch = failed
+                if batch is None and (self._now or self._now.waiting):
+                    batch, self._now = self._now, _Batch()
+            try:
+                if rollouts is None and (batch or outcomes):
+                    rollouts = self._open()
+                if rollouts is not None:
+                    self._write(rollouts, batch, outcomes)
+                failed = None
+            except StoreUnavailable as error:
+                self.failures += 1
+                failed = batch
+                self._give_back(outcomes)
+                print(f"rollout {self._name}: {error.message}; what was recorded waits", file=sys.stderr, flush=True)
+                if closing:
+                    break
+                time.sleep(_BACK_OFF)
+                self._wake.set()
+                continue
+            except MlcliError as error:  # the rollout was deleted: nothing can be kept of it
+                self._refuse(outcomes, error)
+                failed = None
+            if batch is not None:
+                self._tell(batch.waiting)
+            with self._lock:
+                empty = not self._now and not self._outcomes
+            if closing and empty:
+                break
+            if not empty and batch is not None and closing:
+                self._wake.set()
+        if rollouts is not None:
+            rollouts.store.close()
+
+    def _write(
+        self,
+        rollouts: Rollouts,
+        batch: _Batch | None,
+        outcomes: list[tuple[Sequence[Outcome], asyncio.Future[tuple[int, int]]]],
+    ) -> None:
+        durable = self.durability == ACK or bool(outcomes)
+        if not batch and not outcomes:
+            return
+        counted = []
+        with rollouts.database.transaction(durable=durable):
+            duplicates = 0
+            if batch:
+                duplicates = rollouts.record(
+                    self._key,
+                    [self._prediction(row) for row in batch.rows],
+                    batch.exposures,
+                    [
+                        Counter(role, arm, version, minute, n, errors, shed, dropped, latency.write(histogram))
+                        for (role, arm, version, minute), (n, errors, shed, dropped, histogram) in batch.counts.items()
+                    ],
+                )
+                for kind, reason in batch.notes:
+                    rollouts.note(self._name, kind, actor="gateway", reason=reason)
+            for given, _ in outcomes:
+                counted.append(rollouts.feedback(self._key, given))
+        if batch:
+            self.duplicates += duplicates
+            self.written += len(batch.rows)
+        for (_, future), found in zip(outcomes, counted, strict=True):
+            self._loop.call_soon_threadsafe(_resolve, future, found)
+
+    def _prediction(self, row: Row) -> Prediction:
+        features = prediction = None
+        if self._keep:
+            features = (
+                row.features.decode("utf-8", "replace").replace("\0", "") if 0 < len(row.features) <= MAX_KEPT else None
+            )
+            prediction = (
+                row.prediction.decode("utf-8", "replace").replace("\0", "")
+                if 0 < len(row.prediction) <= MAX_KEPT
+                else None
+            )
+        score = _score(row.prediction) if not row.error and len(row.prediction) <= MAX_KEPT else None
+        return Prediction(*row[:11], features, prediction, score)
+
+    def _give_back(self, outcomes: list[tuple[Sequence[Outcome], asyncio.Future[tuple[int, int]]]]) -> None:
+        with self._lock:
+            self._outcomes[:0] = outcomes
+
+    def _refuse(
+        self, outcomes: list[tuple[Sequence[Outcome], asyncio.Future[tuple[int, int]]]], error: MlcliError
+    ) -> None:
+        for _, future in outcomes:
+            self._loop.call_soon_threadsafe(_fail, future, error)
+
+    def _tell(self, waiting: list[asyncio.Future[None]]) -> None:
+        if waiting:
+            self._loop.call_soon_threadsafe(_resolve_all, waiting)
+
+
+def _counter(batch: _Batch, role: str, arm: int, version: int, ns: int) -> list[Any]:
+    """n, errors, shed, dropped, latencies."""
+    place = (role, arm, version, ns // 60_000_000_000)
+    found = batch.counts.get(place)
+    if found is None:
+        found = batch.counts[place] = [0, 0, 0, 0, {}]
+    return found
+
+
+def _resolve_all(waiting: list[asyncio.Future[None]]) -> None:
+    for future in waiting:
+        _resolve(future, None)
+
+
+def _resolve(future: asyncio.Future[Any], value: Any) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
+def _fail(future: asyncio.Future[Any], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
+
+
+def _score(body: bytes) -> float | None:
+    """The first number of a prediction, whichever protocol it is in."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(found, dict):
+        outputs = found.get("outputs")
+        found = found.get("predictions", outputs[0].get("data") if outputs and isinstance(outputs, list) else None)
+    while isinstance(found, (list, dict)) and found:
+        found = found[0] if isinstance(found, list) else next(iter(found.values()))
+    if isinstance(found, bool):
+        return float(found)
+    return float(found) if isinstance(found, (int, float)) else None

@@ -1,0 +1,696 @@
+"""A rollout behind a real gateway with real workers: what clients get, what is kept, and what no failure may change."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter as Count
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from gateway import gateway, launch, naughty
+from hypothesis import given
+from hypothesis import strategies as st
+from rollout_world import AB, BANDIT, SHADOW, started, text
+
+from mlcli.errors import NotFound
+from mlcli.models.worker import CSV, INFER, JSON
+from mlcli.rollouts import lifecycle, rolloutfile
+from mlcli.rollouts.controller import Controller
+from mlcli.serving import record as recording
+from mlcli.serving.pool import Answer, Pool
+from mlcli.serving.record import Recorder, Row
+from mlcli.serving.rollout import Assigner, RolloutPolicy, controller_command, fault, force_of
+from mlcli.serving.units import fields_of
+from mlcli.store import open_store
+from mlcli.store.rollouts import Exposure, Rollouts, Weights
+
+HARMLESS = "policy: no_harm, min_units: 1000000"
+
+
+@pytest.fixture(scope="module")
+def doubler(tmp_path_factory) -> Path:
+    return naughty(tmp_path_factory.mktemp("models") / "doubler")
+
+
+@pytest.fixture(scope="module")
+def tripler(tmp_path_factory) -> Path:
+    return naughty(tmp_path_factory.mktemp("models") / "tripler", 3)
+
+
+class World:
+    """A running gateway of a rollout; ``ask`` sends a unit's request."""
+
+    def __init__(self, running, policy, rollouts: Rollouts, key: int) -> None:
+        self.running, self.policy, self.rollouts, self.key = running, policy, rollouts, key
+
+    def ask(self, unit: str, value: float = 1.0, **headers: str):
+        return self.running.post({"inputs": [[value]]}, X_User_Id=unit, **headers)
+
+    def feedback(self, *items, **headers):
+        return self.running.post(items[0] if len(items) == 1 else list(items), "/feedback", **headers)
+
+    def kept(self) -> int:
+        return self.rollouts.batch_at(self.key)[0]
+
+    def rows(self, columns: str = "*", where: str = "1 = 1"):
+        return self.rollouts.database.query(f"SELECT {columns} FROM predictions WHERE {where}")
+
+    def wait_for(self, rows: int, role: str = "live", seconds: float = 20):
+        until(lambda: len(self.rows("request_id", f"role = '{role}'")) >= rows, seconds)
+
+    def weight(self, share: float) -> None:
+        self.rollouts.change("demo", "weights", expect=("running",), weights=(1 - share, share))
+        version = self.rollouts.get("demo").version
+        until(lambda: self.policy.assigner.force.version == version)
+
+    def candidate(self) -> str:
+        """A unit that belongs to the candidate."""
+        return next(f"c{n}" for n in range(10_000) if self.policy.assigner.decide(f"c{n}", "r").arm)
+
+    def control(self) -> str:
+        return next(f"c{n}" for n in range(10_000) if not self.policy.assigner.decide(f"c{n}", "r").arm)
+
+
+def until(done, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@contextmanager
+def world(
+    root: Path, control: Path, candidate: Path, spec: str, *, start: bool = True, timeout: float = 20, **settings
+):
+    name = rolloutfile.parse(spec).name
+    with open_store(str(root)) as store:
+        rollouts = Rollouts(store)
+        try:
+            record = rollouts.get(name)
+        except NotFound:
+            record = started(rollouts, spec) if start else rollouts.create(name, spec)
+        rollout = lifecycle.spec_of(record)
+        limit = rollout.shadow.timeout if rollout.strategy == "shadow" else timeout
+        other = Pool(launch(candidate, version="2"), workers=1, timeout=limit, log=lambda _: None)
+        policies = []
+
+        class Later:
+            """Takes the control's pool, which the gateway makes."""
+
+            def __getattr__(self, what):
+                return getattr(policies[0], what)
+
+        later = Later()
+        made = launch(control)
+        with gateway_with(made, later, policies, other, rollout, record.key, root, timeout, settings) as running:
+            yield World(running, policies[0], rollouts, record.key)
+
+
+@contextmanager
+def gateway_with(made, later, policies, other, rollout, key, root, timeout, settings):
+    from mlcli.serving import run
+
+    original = run.Serving.startup
+
+    async def startup(self, sockets=None):
+        policies.append(
+            RolloutPolicy(
+                rollout, key, [self._gateway.pool, other], lambda: Rollouts(open_store(str(root))),
+                models=["doubler/1", "doubler/2"], **settings,
+            )
+        )  # fmt: skip
+        await original(self, sockets)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(run.Serving, "startup", startup)
+    try:
+        with gateway(made, timeout=timeout, more=(other,), policy=later) as running:
+            yield running
+    finally:
+        patch.undo()
+
+
+@pytest.fixture(scope="module")
+def half(doubler, tripler, tmp_path_factory):
+    """Half control, which doubles, half candidate, which triples."""
+    with world(tmp_path_factory.mktemp("half"), doubler, tripler, text(strategy=AB, decision=HARMLESS)) as one:
+        yield one
+
+
+# --- assignment
+
+
+def test_a_unit_always_gets_the_same_arm_and_is_told_which(half):
+    seen = {}
+    for _ in range(2):
+        for n in range(30):
+            answer = half.ask(f"u{n}")
+            arm = answer.headers["x-mlcli-variant"]
+            assert answer.json["predictions"] == [2.0 if arm == "champion" else 3.0]
+            assert answer.headers["x-mlcli-rollout"] == "demo"
+            assert answer.headers["x-mlcli-model"] == ("doubler/1" if arm == "champion" else "doubler/2")
+            assert seen.setdefault(f"u{n}", arm) == arm
+    assert set(seen.values()) == {"champion", "challenger"}
+    half.wait_for(60)
+    assert half.rollouts.count_crossed(half.key, half.kept()) == 0
+
+
+def test_what_is_decided_is_kept_with_its_propensity(half):
+    answer = half.ask("someone", X_Request_Id="my-request")
+    assert answer.headers["x-request-id"] == "my-request"
+    until(lambda: half.rows("1", "request_id = 'my-request'"))
+    row = half.rows("arm, propensity, version, unit, status, score, features", "request_id = 'my-request'")[0]
+    arm = half.policy.assigner.decide("someone", "").arm
+    assert row == (arm, 0.5, 1, "someone", 200, 2.0 + arm, '{"inputs": [[1.0]]}')
+
+
+@given(st.lists(st.floats(0.01, 1), min_size=2, max_size=4))
+def test_propensities_are_the_frequencies(shares):
+    rollout = rolloutfile.parse(text(strategy=BANDIT.replace("update", "sticky: false, update")))
+    weights = tuple(share / sum(shares) for share in shares)
+    assigner = Assigner(rollout)
+    assigner.force = force_of(rollout, "running", Weights(1, 1, weights, 0.0, -1, ""))
+    found = [assigner.decide(f"u{n}", f"r{n}") for n in range(2_000)]
+    assert {one.propensity for one in found} <= set(weights)
+    assert sum(weights) == pytest.approx(1.0)
+    counts = Count(one.arm for one in found)
+    for arm, weight in enumerate(weights):
+        assert abs(counts[arm] / 2_000 - weight) < 0.06
+
+
+_PLACES = (
+    "import sys; sys.path[:0] = [{here!r}]\n"
+    "from rollout_world import text\n"
+    "from mlcli.rollouts import rolloutfile\n"
+    "from mlcli.serving.rollout import Assigner, force_of\n"
+    "from mlcli.store.rollouts import Weights\n"
+    "a = Assigner(rolloutfile.parse(text()))\n"
+    "for w in (.01, .1, .5):\n"
+    "    a.force = force_of(a.rollout, 'running', Weights(1, 1, (1 - w, w), 0, 1, ''))\n"
+    "    print(''.join(str(a.decide(f'user-{{n}}', '').arm) for n in range(1000)))\n"
+)
+
+
+def test_arms_are_the_same_in_each_process_and_the_candidates_only_grow():
+    program = _PLACES.format(here=str(Path(__file__).parent))
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("0", "1", "random")
+    }
+    assert len(told) == 1
+    one, ten, fifty = told.pop().split()
+    for before, after in ((one, ten), (ten, fifty)):
+        assert all(new == "1" for old, new in zip(before, after, strict=True) if old == "1")
+    assert 0 < one.count("1") < ten.count("1") < fifty.count("1") < 600
+
+
+def test_a_request_without_a_unit_is_controls_and_not_analysed(half):
+    answer = half.running.post({"inputs": [[1.0]]}, X_Request_Id="nobody")
+    assert answer.headers["x-mlcli-variant"] == "champion"
+    until(lambda: half.rows("1", "request_id = 'nobody'"))
+    assert half.rows("role, unit", "request_id = 'nobody'") == [("other", "")]
+
+
+def test_a_unit_is_demanded_and_others_do_not_match(doubler, tripler, root):
+    spec = text(strategy=AB, decision=HARMLESS).replace("field: user_id", "field: user_id, on_missing: reject")
+    with world(root, doubler, tripler, spec + "match: {country: [KR, JP]}\n") as one:
+        refused = one.running.post({"inputs": [[1.0]]}, Country="KR")
+        assert (refused.status, refused.json["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
+        assert "X-User-Id" in refused.json["message"]
+        unit = one.candidate()
+        assert one.ask(unit, Country="JP").headers["x-mlcli-variant"] == "challenger"
+        assert one.ask(unit, Country="DE").headers["x-mlcli-variant"] == "champion"
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "found"),
+    [
+        (JSON, b'{"user_id": 7, "inputs": []}', "7"),
+        (JSON, b'{"dataframe_split": {"columns": ["a", "user_id"], "data": [[1, "x"], [2, "y"]]}}', "x"),
+        (JSON, b'{"dataframe_records": [{"user_id": "x"}]}', "x"),
+        (JSON, b'{"inputs": {"user_id": ["x", "y"]}}', "x"),
+        (JSON, b'{"inputs": [[1]]}', None),
+        (JSON, b"{", None),
+        (JSON, b'{"user_id": {"a": 1}}', None),
+        (CSV, b"a,user_id\n1,x\n", "x"),
+        (CSV, b"\xff\xfe", None),
+        (INFER, b'{"parameters": {"user_id": "x"}, "inputs": []}', "x"),
+        (INFER, b'{"inputs": [{"name": "user_id", "data": [["x"]]}]}', "x"),
+    ],
+)
+def test_a_unit_may_stand_in_the_body(kind, body, found):
+    assert fields_of(kind, body, ["user_id"]).get("user_id") == found
+
+
+@given(st.binary(max_size=100), st.sampled_from([JSON, CSV, INFER]))
+def test_no_body_breaks_the_look_for_a_unit(body, kind):
+    assert set(fields_of(kind, body, ["user_id"])) <= {"user_id"}
+
+
+def test_prometheus_hears_of_weights_and_rows(half):
+    half.ask("counted")
+    until(
+        lambda: (
+            b'rollout_rows_total{rollout="demo",outcome="written"}' in half.running.client.send("GET", "/metrics").body
+        )
+    )
+    page = half.running.client.send("GET", "/metrics").body.decode()
+    assert 'mlcli_serve_rollout_weight{rollout="demo",variant="challenger"} 0.5' in page
+
+
+# --- candidates that fail (F-series)
+
+
+@pytest.mark.parametrize("value", [-5, -1, -4], ids=["raises", "exits", "is killed"])
+def test_control_answers_for_a_candidate_that_fails_which_is_charged(half, value):
+    """Control fails for the same input here, so only what raises is answered by both; what dies is started again."""
+    unit = half.candidate()
+    until(lambda: half.policy.pools[1].ready)
+    request = f"bad{value}"
+    half.ask(unit, value, X_Request_Id=request)
+    until(lambda: half.rows("1", f"request_id = '{request}'"))
+    arm, answered, error = half.rows("arm, answered, error", f"request_id = '{request}'")[0]
+    assert (arm, answered) == (1, 0)
+    assert error
+    until(lambda: half.policy.pools[0].ready and half.policy.pools[1].ready)
+    assert half.ask(unit).json["predictions"] == [3.0]
+
+
+def test_a_candidate_that_is_being_started_again_keeps_nobody_waiting(half):
+    unit = half.candidate()
+    pool = half.policy.pools[1]
+    until(lambda: pool.ready)
+    os.kill(pool.workers[0].process.pid, signal.SIGKILL)
+    until(lambda: not pool.ready)
+    answer = half.ask(unit)
+    assert (answer.status, answer.headers["x-mlcli-variant"]) == (200, "champion")
+    until(lambda: pool.ready)
+    assert half.ask(unit).headers["x-mlcli-variant"] == "challenger"
+
+
+def test_bad_input_charges_nobody(half):
+    unit = half.candidate()
+    until(lambda: half.policy.pools[0].ready and half.policy.pools[1].ready)
+    answer = half.running.post('{"inputs": [["x"]]}', X_User_Id=unit, X_Request_Id="clients-fault")
+    assert answer.status == 400
+    until(lambda: half.rows("1", "request_id = 'clients-fault'"))
+    assert half.rows("error", "request_id = 'clients-fault'") == [("",)]
+    assert fault(Answer(400, b'{"error_code": "BAD_REQUEST", "message": "the body is not JSON"}', 0)) == ""
+
+
+def test_a_candidate_that_refuses_what_control_accepts_is_charged(doubler, tmp_path, root):
+    picky = naughty(tmp_path / "picky", 3)
+    content = (picky / "MLmodel").read_text()
+    (picky / "MLmodel").write_text(content.replace("[-1, 1]", "[-1, 2]"))
+    with world(root, doubler, picky, text(strategy=AB, decision=HARMLESS)) as one:
+        answer = one.ask(one.candidate())
+        assert (answer.status, answer.headers["x-mlcli-variant"]) == (200, "champion")
+        one.wait_for(1)
+        assert "refuses what control accepts" in one.rows("error")[0][0]
+
+
+def test_a_candidate_that_cannot_be_loaded_is_told_and_control_serves(doubler, tmp_path, root):
+    broken = naughty(tmp_path / "broken", 0)
+    with world(root, doubler, broken, text(strategy=AB, decision=HARMLESS)) as one:
+        assert {one.ask(f"u{n}").status for n in range(10)} == {200}
+        until(lambda: any(event.kind == "worker-dead" for event in one.rollouts.events(one.key)))
+        found = Controller(one.rollouts, "demo", "test").turn()
+        assert (found.verdict.verdict, found.verdict.rule) == ("ROLLBACK", "dead")
+        until(lambda: one.policy.assigner.force.state == "aborted")
+
+
+# --- shadows (G1, G2; F1, F2, F4)
+
+
+def test_a_shadow_changes_no_byte_whatever_it_does(doubler, tripler, root, tmp_path):
+    values = [1.0, 2.0, -5, 3.0, 4.0]
+
+    def told(one: World):
+        ignored = ("date", "x-request-id")
+        answers = [one.ask(f"u{n}", value, X_Request_Id=f"r{n}") for n, value in enumerate(values * 4)]
+        return [
+            (a.status, a.body, {k: v for k, v in a.headers.items() if k not in ignored}) for a in answers
+        ]  # fmt: skip
+
+    off = SHADOW.replace("fraction: 1.0", "fraction: 0.0")
+    with world(tmp_path / "off", doubler, tripler, text(strategy=off, decision=HARMLESS)) as one:
+        plain = told(one)
+        assert one.rows("1", "role = 'shadow'") == []
+    with world(root, doubler, tripler, text(strategy=SHADOW, decision=HARMLESS)) as one:
+        assert told(one) == plain
+        one.wait_for(20, "shadow")
+        assert one.rows("score", "role = 'shadow' AND request_id = 'r0'") == [(3.0,)]
+        errors = one.rows("error", "role = 'shadow' AND request_id = 'r2'")
+        assert "five is too many" in errors[0][0]
+
+
+STUBBORN = "import os, time\nclass Model:\n    def predict(self, rows):\n        {act}\n        return rows[:, 0]\ndef _load_pyfunc(path):\n    return Model()\n"
+
+
+@pytest.mark.parametrize("act", ["time.sleep(60)", "os._exit(1)"], ids=["hangs", "crashes"])
+def test_a_shadow_that_hangs_or_crashes_is_dropped_and_counted(doubler, root, tmp_path, act):
+    model = naughty(tmp_path / "stubborn")
+    (model / "code" / "naughty.py").write_text(STUBBORN.format(act=act))
+    with world(root, doubler, model, text(strategy=SHADOW.replace("queue: 50", "queue: 5"), decision=HARMLESS)) as one:
+        start = time.monotonic()
+        assert {one.ask(f"u{n}").body for n in range(40)} == {b'{"predictions": [2.0]}'}
+        assert time.monotonic() - start < 20  # a hang of 60 s reaches no client
+        until(lambda: one.rows("1", "role = 'shadow' AND error <> ''"))
+        until(lambda: sum(c.dropped for c in one.rollouts.counters(one.key, one.kept())) > 0)
+        counters = one.rollouts.counters(one.key, one.kept())
+        assert sum(c.dropped for c in counters if c.role == "live") == 0
+
+
+# --- feedback (F10, F11)
+
+
+def test_feedback_counts_once_and_says_so(half):
+    first = half.feedback({"unit": "fb", "key": "conversion"})
+    assert (first.status, first.json) == (202, {"accepted": 1, "duplicate": 0})
+    with ThreadPoolExecutor(8) as pool:
+        again = list(pool.map(lambda _: half.feedback({"unit": "fb", "key": "conversion", "value": 0}).json, range(40)))
+    assert sum(one["accepted"] for one in again) == 0
+    assert sum(one["duplicate"] for one in again) == 40
+    both = half.feedback({"unit": "fb", "key": "conversion"}, {"unit": "fc", "key": "conversion"})
+    assert both.json == {"accepted": 1, "duplicate": 1}
+
+
+@pytest.mark.parametrize("body", ["{", "3", '[{"unit": "a"}]', '{"unit": "a", "key": "k", "value": NaN}'])
+def test_feedback_that_cannot_be_used_is_400(half, body):
+    answer = half.running.post(body, "/feedback")
+    assert answer.status == 400
+    assert answer.json["error_code"]
+
+
+def test_feedback_may_come_before_the_request_is_kept(half):
+    unit = half.candidate() + "-early"
+    half.feedback({"unit": unit, "key": "conversion"})
+    half.ask(unit)
+    until(lambda: half.rows("1", f"unit = '{unit}'"))
+    arm = half.policy.assigner.decide(unit, "").arm
+    found = half.rollouts.sums(half.key, half.kept(), time.time_ns(), "conversion", binary=True)
+    assert next(one.y for one in found if one.arm == arm) >= 1
+
+
+# --- weights (G11, F12)
+
+
+def test_abort_reaches_the_gateway_within_a_second_with_no_controller_alive(doubler, tripler, root):
+    with world(root, doubler, tripler, text(strategy=AB, decision=HARMLESS)) as one:
+        unit = one.candidate()
+        assert one.ask(unit).headers["x-mlcli-variant"] == "challenger"
+        lifecycle.abort(one.rollouts, "demo", reason="enough")
+        sent = time.monotonic()
+        until(lambda: one.ask(unit).headers["x-mlcli-variant"] == "champion")
+        assert time.monotonic() - sent < 5  # a poll each quarter of a second; the rest is this machine's
+        assert [event.kind for event in one.rollouts.events(one.key)][-1] == "aborted"
+        until(lambda: not one.policy.pools[1].ready)  # and its process is gone
+
+
+def test_a_weight_that_rises_moves_units_to_the_candidate_only(doubler, tripler, root):
+    with world(root, doubler, tripler, text(decision=HARMLESS)) as one:
+        units = [f"u{n}" for n in range(60)]
+        before = {unit for unit in units if one.ask(unit).headers["x-mlcli-variant"] == "challenger"}
+        one.weight(0.5)
+        after = {unit for unit in units if one.ask(unit).headers["x-mlcli-variant"] == "challenger"}
+        assert before < after
+
+
+def test_a_draft_is_controls_alone_until_it_is_started(doubler, tripler, root):
+    with world(root, doubler, tripler, text(strategy=AB, decision=HARMLESS), start=False) as one:
+        assert {one.ask(f"u{n}").headers["x-mlcli-variant"] for n in range(20)} == {"champion"}
+        lifecycle.start(one.rollouts, "demo")
+        until(lambda: one.policy.assigner.force.state == "running")
+        assert {one.ask(f"u{n}").headers["x-mlcli-variant"] for n in range(20)} == {"champion", "challenger"}
+
+
+def test_units_of_a_bandit_keep_their_arm_when_weights_move_and_after_a_restart(doubler, tripler, root):
+    spec = text(strategy=BANDIT, decision=HARMLESS)
+    units = [f"u{n}" for n in range(20)]
+    with world(root, doubler, tripler, spec) as one:
+        before = [one.ask(unit).headers["x-mlcli-variant"] for unit in units]
+        one.weight(0.99)
+        assert [one.ask(unit).headers["x-mlcli-variant"] for unit in units] == before
+        one.wait_for(40)
+    with world(root, doubler, tripler, spec) as one:
+        assert [one.ask(unit).headers["x-mlcli-variant"] for unit in units] == before
+        one.wait_for(60)
+        assert one.rollouts.count_crossed(one.key, one.kept()) == 0
+
+
+# --- what is kept (G5, G6; F6 to F9, F15)
+
+
+def test_everything_that_was_answered_is_kept_at_the_end(doubler, tripler, root):
+    spec = text(strategy=AB, decision=HARMLESS)
+    with world(root, doubler, tripler, spec) as one, ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda n: one.ask(f"u{n}").status, range(200)))
+    assert answers == [200] * 200
+    with open_store(str(root)) as store:
+        rollouts = Rollouts(store)
+        batch = rollouts.batch_at(1)[0]
+        assert sum(rollouts.count_rows(1, batch).values()) == 200
+        assert sum(counter.n for counter in rollouts.counters(1, batch)) == 200
+        assert sum(n for *_, n in rollouts.count_units(1, batch)) == 200
+
+
+@pytest.mark.parametrize("durability", ["group", "ack"])
+def test_what_is_answered_is_in_the_store_already(doubler, tripler, root, durability):
+    with world(root, doubler, tripler, text(strategy=AB, decision=HARMLESS), durability=durability) as one:
+        for n in range(5):
+            one.ask(f"u{n}", X_Request_Id=f"r{n}")
+            assert one.rows("1", f"request_id = 'r{n}'")
+
+
+def test_a_store_that_is_locked_keeps_nobody_waiting_and_loses_nothing(doubler, tripler, root):
+    with world(root, doubler, tripler, text(strategy=AB, decision=HARMLESS)) as one:
+        with closing(sqlite3.connect(root / "mlcli.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            start = time.monotonic()
+            assert [one.ask(f"u{n}").status for n in range(20)] == [200] * 20
+            assert time.monotonic() - start < 10
+            other.execute("ROLLBACK")
+        one.wait_for(20)
+        assert sum(c.n for c in one.rollouts.counters(one.key, one.kept())) == 20
+
+
+def row(n: int, ns: int = 10**18) -> Row:
+    return Row(f"r{n}", "live", n % 2, n % 2, 1, 0.5, f"u{n}", ns, 900, 200, "", b"x" * 100, b'{"predictions": [1]}')
+
+
+def recorded(root: Path, work, **settings) -> Recorder:
+    async def play() -> Recorder:
+        recorder = Recorder(lambda: Rollouts(open_store(str(root))), "demo", 1, **settings)
+        recorder.start()
+        await work(recorder)
+        await recorder.close()
+        return recorder
+
+    return asyncio.run(play())
+
+
+def test_a_burst_sheds_rows_and_no_counts(root, monkeypatch):
+    monkeypatch.setattr(recording, "MAX_ROWS", 100)
+    with open_store(str(root)) as store:
+        started(Rollouts(store), text(strategy=AB))
+
+    async def burst(recorder):
+        for n in range(1_000):
+            recorder.add(row(n))
+
+    recorder = recorded(root, burst)
+    with open_store(str(root)) as store:
+        rollouts = Rollouts(store)
+        counters = rollouts.counters(1, rollouts.batch_at(1)[0])
+        assert sum(counter.n for counter in counters) == 1_000
+        assert sum(counter.shed for counter in counters) == recorder.shed == 1_000 - recorder.written
+        assert recorder.written <= 200
+
+
+def test_a_disk_that_is_full_for_a_while_loses_no_count(root, monkeypatch):
+    from mlcli.errors import StoreUnavailable
+
+    with open_store(str(root)) as store:
+        started(Rollouts(store), text(strategy=AB))
+    monkeypatch.setattr(recording, "_BACK_OFF", 0.01)
+    failures = iter([True, True, True])
+    record = Rollouts.record
+
+    def full(self, *args, **more):
+        if next(failures, False):
+            raise StoreUnavailable("database or disk is full")
+        return record(self, *args, **more)
+
+    monkeypatch.setattr(Rollouts, "record", full)
+
+    async def work(recorder):
+        for n in range(50):
+            recorder.add(row(n), Exposure(f"u{n}", 1, n % 2, 0.1, 0.5, 1))
+            await asyncio.sleep(0.002)
+        await asyncio.sleep(0.5)
+
+    recorder = recorded(root, work)
+    assert recorder.failures == 3
+    with open_store(str(root)) as store:
+        rollouts = Rollouts(store)
+        batch = rollouts.batch_at(1)[0]
+        assert sum(counter.n for counter in rollouts.counters(1, batch)) == 50
+        assert sum(n for *_, n in rollouts.count_units(1, batch)) == 50
+
+
+def test_several_gateways_write_at_once_and_counts_stay_exact(root):
+    with open_store(str(root)) as store:
+        started(Rollouts(store), text(strategy=AB))
+
+    def one(part: int) -> None:
+        async def work(recorder):
+            for n in range(part * 200, part * 200 + 200):
+                recorder.add(row(n), Exposure(f"u{n % 50}", 1, n % 2, 0.1, 0.5, 1))
+                if n % 20 == 0:
+                    await recorder.kept()
+
+        recorded(root, work, durability="group")
+
+    threads = [threading.Thread(target=one, args=(part,)) for part in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with open_store(str(root)) as store:
+        rollouts = Rollouts(store)
+        batch = rollouts.batch_at(1)[0]
+        assert rollouts.count_rows(1, batch) == {("live", 0): 400, ("live", 1): 400}
+        assert sum(counter.n for counter in rollouts.counters(1, batch)) == 800
+
+
+def test_a_controller_that_does_not_hear_keeps_no_gateway_from_its_end(doubler, tripler, root):
+    deaf = [sys.executable, "-c", "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"]
+    with world(root, doubler, tripler, text(strategy=AB, decision=HARMLESS), controller=deaf) as one:
+        until(lambda: one.policy._child is not None)
+        time.sleep(0.5)  # until it is deaf
+        child = one.policy._child
+        start = time.monotonic()
+    assert child.poll() is not None
+    assert time.monotonic() - start < 20
+
+
+# --- the whole, in processes of their own (F6, F7, F12)
+
+
+@pytest.fixture
+def registered(doubler, tripler, root):
+    with open_store(str(root)) as store:
+        started(Rollouts(store), text(strategy=AB, control=str(doubler), candidate=str(tripler), decision=HARMLESS))
+    return root
+
+
+@contextmanager
+def serve(root: Path, *options: str):
+    environ = {**os.environ, "MLCLI_TRACKING_URI": str(root)}
+    words = ["models", "serve", "--rollout", "demo", "-p", "0", "--env-manager", "local", "--trust", *options]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlcli", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environ,
+    )
+    try:
+        line = process.stdout.readline()
+        assert "is ready" in line, line
+        yield process, int(line.split("/invocations")[0].rpartition(":")[2])
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def send(port: int, n: int, first: int = 0) -> int:
+    """How many of n requests were answered with 200 before the server ended."""
+    done = 0
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+        try:
+            for number in range(first, first + n):
+                headers = {"Content-Type": "application/json", "X-User-Id": f"u{number}", "X-Request-Id": f"r{number}"}
+                connection.request("POST", "/invocations", json.dumps({"inputs": [[1.0]]}), headers)
+                answer = connection.getresponse()
+                answer.read()
+                done += answer.status == 200
+        except (OSError, http.client.HTTPException):
+            pass
+    return done
+
+
+def kept(root: Path) -> int:
+    with open_store(str(root)) as store:
+        assert store.database.damage() == []
+        return store.database.one("SELECT COUNT(*) FROM predictions WHERE status = 200")[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("durability", "ending"), [("async", signal.SIGTERM), ("group", signal.SIGKILL), ("async", signal.SIGKILL)]
+)
+def test_what_a_gateways_end_loses_is_what_its_durability_says(registered, durability, ending):
+    with serve(registered, "--durability", durability, "--no-controller") as (process, port):
+        answered = []
+        senders = [
+            threading.Thread(target=lambda n=n: answered.append(send(port, 10_000, n * 10_000))) for n in range(2)
+        ]
+        for sender in senders:
+            sender.start()
+        time.sleep(1.5)
+        process.send_signal(ending)
+        for sender in senders:
+            sender.join()
+        process.wait(20)
+    seen = sum(answered)
+    assert seen > 50
+    if ending == signal.SIGTERM:
+        assert kept(registered) == seen
+    elif durability == "group":
+        assert kept(registered) >= seen
+    else:
+        assert seen - kept(registered) <= seen * 0.6  # what came in a flush's time, of more than a second
+
+
+@pytest.mark.slow
+def test_a_controller_that_is_killed_gets_a_successor_that_goes_on_where_it_was(registered, root):
+    command = controller_command(str(root), "demo")
+    first = subprocess.Popen(command)
+    try:
+        with open_store(str(root)) as store:
+            rollouts = Rollouts(store)
+            until(lambda: rollouts.get("demo").controller)
+            holder = rollouts.get("demo").controller
+            second = subprocess.Popen(command)
+            try:
+                first.kill()
+                first.wait()
+                until(lambda: rollouts.get("demo").controller not in ("", holder), 30)
+                assert rollouts.get("demo").state == "running"
+                lifecycle.abort(rollouts, "demo")
+                assert second.wait(30) == 0
+            finally:
+                second.kill()
+                second.wait()
+    finally:
+        first.kill()
+        first.wait()

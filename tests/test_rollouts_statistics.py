@@ -1,0 +1,669 @@
+"""The statistics of rollouts against published numbers, and against worlds whose truth is known.
+
+Each simulation has a twin that shows the wrong method failing in the same harness: a pass of the right one means nothing
+where the wrong one would pass as well.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from mlcli.evaluation.statistics import wilson
+from mlcli.rollouts import assignment, bandits, drift, effects, latency, sequential
+from mlcli.rollouts.effects import Cell
+
+
+def most(share: float, reps: int) -> float:
+    """The greatest count that chance gives at a true share, in 99.9 % of the cases, as a share."""
+    return float(stats.binom.ppf(0.9995, reps, share)) / reps
+
+
+def least(share: float, reps: int) -> float:
+    return float(stats.binom.ppf(0.0005, reps, share)) / reps
+
+
+# --- places of units (K1, S15)
+
+
+@pytest.mark.parametrize(
+    ("unit", "salt", "bucket"),
+    [
+        ("ppid1", "1886780721", 5254),
+        ("ppid2", "1886780721", 4299),
+        ("ppid2", "1886780722", 2434),
+        ("ppid3", "1886780721", 5439),
+        (
+            "a very very very very very very very very very very very very very very very long ppd string",
+            "1886780721",
+            6128,
+        ),
+    ],
+)
+def test_murmur3_places_units_as_optimizely_does(unit, salt, bucket):
+    assert assignment.bucket(assignment.place(unit, salt=salt, algorithm="murmur3", seed=1)) == bucket
+
+
+@pytest.mark.parametrize(
+    ("salt", "unit", "place"),
+    [
+        ("seed", "a", 0.0505),
+        ("seed", "b", 0.2696),
+        ("foo", "ab", 0.2575),
+        ("foo", "def", 0.2019),
+        ("89123klj", "8952klfjas09ujkasdf", 0.124),
+        ("90850943850283058242805", "123", 0.7516),
+    ],
+)
+def test_fnv1a_places_units_as_growthbook_does(salt, unit, place):
+    assert assignment.place(unit, salt=salt, algorithm="fnv1a-v2") == place
+
+
+@pytest.mark.parametrize(("unit", "place"), [("A", 0.42157587), ("B", 0.6708485), ("C", 0.10343106)])
+def test_sha1_places_units_as_launchdarkly_does(unit, place):
+    assert assignment.place(f"userKey{unit}", salt="hashKey.saltyA", algorithm="sha1") == pytest.approx(place, abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("salt", "unit", "number", "bucket"),
+    [
+        ("fraud-v2", "user-1", 8590743695639923778, 4657),
+        ("fraud-v2", "user-2", 2930337760911056739, 1588),
+        ("iris-canary", "홍길동", 7570044946314333154, 4103),
+    ],
+)
+def test_sha256_places_units_where_it_always_did(salt, unit, number, bucket):
+    assert assignment.sha256_number(salt, unit) == number
+    assert assignment.bucket(assignment.place(unit, salt=salt)) == bucket
+
+
+def test_ranges_are_growthbooks():
+    def rounded(found):
+        return [tuple(round(edge, 6) for edge in one) for one in found]
+
+    assert rounded(assignment.ranges([0.2, 0.3, 0.5], 0.2)) == [(0, 0.04), (0.2, 0.26), (0.5, 0.6)]
+    assert rounded(assignment.ranges([0.4, 0.1])) == [(0, 0.5), (0.5, 1)]
+    assert all(one.start == one.end for one in assignment.ranges([0.5, 0.5], -1.0))
+
+
+@given(st.text(max_size=40), st.text(min_size=1, max_size=20), st.sampled_from(sorted(assignment.HASHES)))
+def test_every_unit_has_a_place_and_an_arm(unit, salt, algorithm):
+    place = assignment.place(unit, salt=salt, algorithm=algorithm)
+    assert 0.0 <= place < 1.0
+    assert assignment.arm_at(place, assignment.ranges([0.1, 0.2, 0.7])) is not None
+    assert assignment.arm_at(place, assignment.canary_ranges([0.9, 0.1])) is not None
+
+
+@given(st.floats(0, 1, exclude_max=True), st.floats(0, 1), st.floats(0, 1))
+def test_a_rising_weight_moves_units_to_the_candidate_only(place, one, other):
+    low, high = sorted((one, other))
+    before = assignment.arm_at(place, assignment.canary_ranges([1 - low, low]))
+    after = assignment.arm_at(place, assignment.canary_ranges([1 - high, high]))
+    assert before == after or (before, after) == (0, 1)
+
+
+@given(st.floats(0, 1, exclude_max=True), st.floats(0, 1), st.floats(0, 1))
+def test_rising_coverage_adds_units_and_moves_none(place, one, other):
+    low, high = sorted((one, other))
+    before = assignment.arm_at(place, assignment.ranges([0.5, 0.3, 0.2], low))
+    assert before is None or before == assignment.arm_at(place, assignment.ranges([0.5, 0.3, 0.2], high))
+
+
+def _uniformity(place, ids: int) -> tuple[float, float]:
+    """P-values of "uniform over 100 buckets" and of "the same ids stand elsewhere under another salt"."""
+    places = np.array([[place(salt, f"user-{number}") for number in range(ids)] for salt in ("exp-1", "exp-2")])
+    buckets = (places * 100).astype(int)
+    uniform = min(stats.chisquare(np.bincount(row, minlength=100)).pvalue for row in buckets)
+    table = np.histogram2d(places[0], places[1], bins=10)[0]
+    return float(uniform), float(stats.chi2_contingency(table)[1])
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "ids"),
+    [("sha256", 50_000), ("murmur3", 20_000), ("fnv1a-v2", 20_000), ("sha1", 50_000)],
+)
+def test_places_are_uniform_and_salts_independent(algorithm, ids):
+    uniform, independent = _uniformity(lambda salt, unit: assignment.HASHES[algorithm](salt, unit, 1), ids)
+    assert uniform > 1e-4
+    assert independent > 1e-4
+
+
+def test_the_same_look_sees_that_fnv1a_once_is_not_good_enough():
+    uniform, independent = _uniformity(lambda salt, unit: assignment.fnv1a(unit + salt) % 1000 / 1000, 20_000)
+    assert min(uniform, independent) < 1e-10
+
+
+# --- boundaries (K15), sample ratio (K12, K13, S5)
+
+
+def test_mixtures_have_the_values_of_their_papers():
+    rho = sequential.best_rho(100)
+    assert rho == pytest.approx(12.60056, abs=1e-5)
+    assert sequential.normal_evidence(10, 100, rho) == pytest.approx(-0.6510052, abs=1e-6)
+    assert sequential.normal_bound(100, 0.05, rho) == pytest.approx(30.35209, abs=1e-4)
+    one_sided = sequential.best_rho(100, 0.1)
+    assert sequential.gamma_exponential_evidence(10, 100, one_sided, 2) == pytest.approx(-0.2490165, abs=1e-6)
+    found = sequential.bound(lambda s: sequential.gamma_exponential_evidence(s, 100, one_sided, 2), 0.05, 500)
+    assert found == pytest.approx(33.02017, abs=1e-4)
+    assert sequential.beta_binomial_evidence(10, 100, rho, 0.2, 0.8) == pytest.approx(-0.6941012, abs=1e-6)
+    found = sequential.bound(lambda s: sequential.beta_binomial_evidence(s, 100, rho, 0.2, 0.8), 0.05, 100)
+    assert found == pytest.approx(31.4308, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "best_at", "low", "high"),
+    [
+        (700, 1000, 100, 0.651629, 0.745949),
+        (15, 50, 50, 0.129556, 0.511896),
+        (5, 50, 50, 0.013021, 0.269264),
+        (1, 50, 50, 0.0, 0.13489),
+        (100, 200, 1, 0.328923, 0.671076),
+    ],
+)
+def test_bounds_of_one_rate_are_the_published_ones(successes, n, best_at, low, high):
+    found = sequential.bernoulli_bounds(successes, n, alpha=0.05, best_at=best_at)
+    assert found == pytest.approx((low, high), abs=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("counts", "shares", "chi2", "log_factor", "mixture"),
+    [
+        ((821588, 815482), (1, 1), 1.82179e-06, 8.765972283, 4.2216e-04),
+        ((600, 400), (1, 1), 2.54e-10, 1.770789971, 5.5835e-08),
+        ((9120, 880), (0.9, 0.1), 6.334e-05, 3.754357412, 0.0035106),
+    ],
+)
+def test_sample_ratios_have_the_published_p_values(counts, shares, chi2, log_factor, mixture):
+    assert sequential.sample_ratio_chi2(counts, shares) == pytest.approx(chi2, rel=2e-3)
+    assert sequential.ratio_log_factor(counts, shares, 10_000) == pytest.approx(log_factor, abs=1e-6)
+    assert sequential.sample_ratio([(counts, shares)]) == pytest.approx(mixture, rel=1e-4)
+
+
+@pytest.mark.parametrize(("counts", "p"), [((44000, 45000), 0.000802278), ((10000, 10050), 0.724004)])
+def test_chi2_of_sample_ratios_is_the_published_one(counts, p):
+    assert sequential.sample_ratio_chi2(counts, (1, 1)) == pytest.approx(p, rel=1e-5)
+
+
+def test_a_single_great_concentration_takes_600_of_1000_for_chance():
+    assert math.exp(-sequential.ratio_log_factor((600, 400), (1, 1), 10_000)) > 0.1
+    assert sequential.sample_ratio([((600, 400), (1, 1))]) < 1e-6
+
+
+def test_errors_of_a_candidate_have_the_published_bayes_factors():
+    assert sequential.ratio_log_factor((12, 28), (0.1, 0.9), 10) == pytest.approx(3.919505223, abs=1e-8)
+    assert sequential.ratio_log_factor((12, 28), (0.1, 0.9), 100) == pytest.approx(1.837238789, abs=1e-8)
+    assert sequential.ratio_log_factor((4, 0), (0.01, 0.99), 10) == pytest.approx(8.336408914, abs=1e-8)
+
+
+def _lowest_ratio_p(shares, units: int, reps: int, seed: int, lost: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """The lowest p-value over looks every ``units``/200 units: ours, and chi-squared's at each look."""
+    random = np.random.default_rng(seed)
+    kept = np.array([shares[0], shares[1] * (1 - lost)])
+    step = units // 200
+    counts = np.cumsum(random.multinomial(step, kept / kept.sum(), size=(reps, 200)), axis=1).astype(float)
+    theta = np.asarray(shares)
+    n = counts.sum(axis=2)
+    logs = []
+    for c in sequential.CONCENTRATIONS:
+        from scipy.special import gammaln
+
+        a = c * theta
+        logs.append(
+            gammaln(c)
+            - gammaln(c + n)
+            + (gammaln(a + counts) - gammaln(a)).sum(axis=2)
+            - (counts * np.log(theta)).sum(axis=2)
+        )
+    ours = np.exp(-(np.logaddexp.reduce(logs, axis=0) - math.log(len(logs)))).min(axis=1)
+    chi2 = ((counts - n[..., None] * theta) ** 2 / (n[..., None] * theta)).sum(axis=2)
+    assert (
+        ours[0]
+        == pytest.approx(
+            min(math.exp(-math.log(1 / sequential.sample_ratio([(look, shares)]))) for look in counts[0]), rel=1e-6
+        )
+        or ours[0] > 1
+    )
+    return ours, stats.chi2.sf(chi2, 1).min(axis=1)
+
+
+@pytest.mark.parametrize("shares", [(0.5, 0.5), (0.9, 0.1)])
+def test_a_watched_sample_ratio_raises_no_false_alarms_and_a_watched_chi2_does(shares):
+    reps = 3_000
+    ours, chi2 = _lowest_ratio_p(shares, 10_000, reps, 1)
+    assert (ours < 0.001).mean() <= most(0.001, reps)
+    assert (chi2 < 0.001).mean() >= 0.005  # five times what it promises
+
+
+def test_a_lost_fifth_of_an_arm_is_found():
+    ours, _ = _lowest_ratio_p((0.5, 0.5), 5_000, 500, 2, lost=0.2)
+    assert (ours < 0.001).mean() >= 0.98
+    ours, _ = _lowest_ratio_p((0.9, 0.1), 20_000, 500, 3, lost=0.2)
+    assert (ours < 0.001).mean() >= 0.97
+
+
+# --- looking often: the harness itself (S0), proportions (S1)
+
+
+def test_the_harness_shows_what_peeking_costs():
+    """Armitage, McPherson and Rowe 1969: the error rate of a z-test that is looked at 1, 2, 3, 4, 5 and 10 times."""
+    z = np.abs(np.random.default_rng(0).normal(size=(200_000, 10)).cumsum(axis=1) / np.sqrt(np.arange(1, 11)))
+    for looks, share in [(1, 0.050), (2, 0.083), (3, 0.107), (4, 0.126), (5, 0.142), (10, 0.193)]:
+        sums = np.random.default_rng(looks).normal(size=(100_000, looks)).cumsum(axis=1)
+        z = np.abs(sums / np.sqrt(np.arange(1, looks + 1)))
+        assert (z > 1.959964).any(axis=1).mean() == pytest.approx(share, abs=0.004)
+
+
+def _false_alarms(
+    p: float, candidate_share: float, reps: int, seed: int, requests: int = 10_000
+) -> tuple[float, float]:
+    """A/A, looked at every 50 requests: how often a confidence sequence excludes 0, with the rule of events and without."""
+    random = np.random.default_rng(seed)
+    looks = requests // 50
+    nt = np.cumsum(random.binomial(50, candidate_share, size=(reps, looks)), axis=1)
+    nc = 50 * np.arange(1, looks + 1) - nt
+    xt = np.cumsum(random.binomial(np.diff(nt, axis=1, prepend=0), p), axis=1)
+    xc = np.cumsum(random.binomial(np.diff(nc, axis=1, prepend=0), p), axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pt, pc = xt / nt, xc / nc
+        se = np.sqrt(pt * (1 - pt) / np.maximum(nt - 1, 1) + pc * (1 - pc) / np.maximum(nc - 1, 1))
+        low, high, _ = sequential.confidence_sequence(pt - pc, se, nt + nc, alpha=0.05, planned=5_000)
+    excluded = ((low > 0) | (high < 0)) & (nt > 1) & (nc > 1) & (se > 0)
+    enough = sequential.enough_events(np.stack([xc, xt], axis=-1), np.stack([nc, nt], axis=-1))
+    return float((excluded & enough).any(axis=1).mean()), float(excluded.any(axis=1).mean())
+
+
+@pytest.mark.parametrize("share", [0.5, 0.1])
+@pytest.mark.parametrize("p", [0.01, 0.05, 0.3])
+def test_a_watched_proportion_keeps_its_error_rate(p, share):
+    reps = 1_000
+    assert _false_alarms(p, share, reps, 11)[0] <= 0.05
+
+
+def test_without_the_rule_of_events_rare_outcomes_of_a_small_canary_alarm_for_nothing():
+    with_rule, without = _false_alarms(0.01, 0.1, 500, 12)
+    assert without > 0.15
+    assert with_rule <= 0.05
+
+
+def test_a_confidence_sequence_and_its_p_value_agree():
+    for effect in (0.0, 0.01, 0.02, 0.03, 0.04, 0.05):
+        low, high, p = sequential.confidence_sequence(effect, 0.01, 4_000, alpha=0.05, planned=5_000)
+        assert (low > 0 or high < 0) == (p < 0.05)
+
+
+# --- rare events (S2, S3)
+
+
+def _ramp(ratio: float, reps: int, seed: int, *, heavy: bool = False) -> dict[str, float]:
+    """A canary 1, 5, 10, 25, 50 %, 2,000 requests a step, from 3,000 users who differ; errors ``ratio`` times as many."""
+    random = np.random.default_rng(seed)
+    users = 3_000
+    unit_alarms = request_alarms = 0
+    served: list[int] = []
+    for _ in range(reps):
+        activity = random.pareto(1.5, users) + 0.2
+        base = np.minimum(random.gamma(0.5, 0.02, users), 0.9)
+        if heavy:  # a few users who send much and fail much
+            some = random.choice(users, 5, replace=False)
+            activity[some] = activity.sum() / 60
+            base[some] = 0.4
+        place = random.random(users)
+        weight = np.repeat([0.01, 0.05, 0.1, 0.25, 0.5], 2_000)
+        who = random.choice(users, len(weight), p=activity / activity.sum())
+        candidate = place[who] < weight
+        failed = random.random(len(weight)) < np.minimum(base[who] * np.where(candidate, ratio, 1.0), 1.0)
+        at = np.flatnonzero(failed)
+        _, first = np.unique(who[at], return_index=True)
+        firsts = at[np.sort(first)]
+        for chosen, kind in ((firsts, "unit"), (at, "request")):
+            evidence = sequential.event_evidence(candidate[chosen], weight[chosen], tolerance=1.0)
+            alarmed = (evidence >= math.log(20)) & (np.cumsum(candidate[chosen]) >= 3)
+            if alarmed.any() and kind == "unit":
+                unit_alarms += 1
+                served.append(int(candidate[: chosen[alarmed.argmax()] + 1].sum()))
+            request_alarms += bool(alarmed.any() and kind == "request")
+    return {
+        "units": unit_alarms / reps,
+        "requests": request_alarms / reps,
+        "served": float(np.median(served)) if served else math.inf,
+    }
+
+
+def test_a_canary_of_the_same_model_is_not_rolled_back():
+    reps = 200
+    assert _ramp(1.0, reps, 21)["units"] <= most(0.05, reps)
+
+
+def test_heavy_users_fool_a_count_of_requests_and_not_of_units():
+    found = _ramp(1.0, 120, 22, heavy=True)
+    assert found["units"] <= 0.05
+    assert found["requests"] >= 0.12
+
+
+@pytest.mark.parametrize(("ratio", "found", "served"), [(100.0, 1.0, 40), (20.0, 1.0, 120), (5.0, 0.85, math.inf)])
+def test_a_canary_that_fails_more_is_caught_early(ratio, found, served):
+    reps = 60
+    result = _ramp(ratio, reps, 23)
+    assert result["units"] >= (found if found == 1.0 else least(found, reps))
+    assert result["served"] <= served
+
+
+@pytest.mark.parametrize("weight", [0.01, 0.05, 0.1])
+def test_a_candidate_that_always_fails_is_caught_within_three_failures(weight):
+    random = np.random.default_rng(24)
+    failures = []
+    for _ in range(100):
+        candidate = random.random(20_000) < weight
+        failed = candidate | (random.random(20_000) < 0.01)
+        evidence = sequential.event_evidence(candidate[failed], np.full(failed.sum(), weight))
+        hits = np.cumsum(candidate[failed])
+        alarmed = (evidence >= math.log(20)) & (hits >= 3)
+        assert alarmed.any()
+        failures.append(int(hits[alarmed.argmax()]))
+    assert np.median(failures) == 3
+    assert max(failures) <= 5
+
+
+def test_an_event_where_one_arm_has_all_traffic_tells_nothing():
+    assert sequential.event_evidence([True, True], [1.0, 1.0])[-1] == pytest.approx(0.0)
+
+
+# --- latencies
+
+
+def test_a_watched_quantile_keeps_its_error_rate_and_finds_a_slower_candidate():
+    random = np.random.default_rng(31)
+
+    def first_alarm(factor: float) -> float:
+        n = 4_000
+        candidate = random.random(n) < 0.1
+        took = (
+            np.log(random.lognormal(8.5, 0.5, n) * np.where(candidate, factor, 1.0)) / math.log(latency.RATIO)
+        ).astype(int)
+        took -= took.min()
+        for look in range(200, n + 1, 200):
+            counts = [
+                np.bincount(took[:look][candidate[:look] == arm], minlength=took.max() + 1) for arm in (False, True)
+            ]
+            p, direction = sequential.quantile_test(*counts, 0.95)
+            if p <= 0.05 and direction > 0:
+                return look
+        return math.inf
+
+    assert sum(first_alarm(1.0) < math.inf for _ in range(100)) <= 100 * most(0.05, 100)
+    assert np.median([first_alarm(1.65) for _ in range(20)]) <= 2_000
+
+
+def test_ties_speak_neither_for_nor_against():
+    everything = np.array([0, 1_000, 0])
+    assert sequential.quantile_test(everything, everything, 0.95)[0] == 1.0
+
+
+def test_a_latency_beyond_its_limit_is_certain_after_a_while():
+    assert sequential.quantile_exceeds(1_000, 2_000, 0.95) < 1e-6
+    assert sequential.quantile_exceeds(90, 2_000, 0.95) == 1.0
+
+
+@given(st.lists(st.floats(2, 1e8), min_size=1, max_size=50), st.sampled_from([0.5, 0.9, 0.95, 0.99]))
+def test_buckets_know_a_latency_to_one_percent(values, q):
+    counts = latency.merged([{latency.bucket(value): 1} for value in values])
+    assert latency.read(latency.write(counts)) == counts
+    exact = sorted(values)[max(math.ceil(q * len(values) - 1e-9) - 1, 0)]
+    assert latency.quantile(counts, q) == pytest.approx(exact, rel=0.0101)
+
+
+# --- bounded outcomes exactly (S9 beside it)
+
+
+def test_bounds_of_a_rate_hold_over_all_looks_at_once():
+    random = np.random.default_rng(41)
+    missed = 0
+    looks = np.unique(np.geomspace(5, 10_000, 25).astype(int))
+    for _ in range(40):
+        successes = np.cumsum(random.random(10_000) < 0.1)
+        bounds = [sequential.bernoulli_bounds(int(successes[n - 1]), int(n), alpha=0.05, best_at=1_000) for n in looks]
+        missed += any(not low <= 0.1 <= high for low, high in bounds)
+    assert missed / 40 <= most(0.05, 40)
+
+
+def test_the_exact_difference_covers_and_still_finds():
+    random = np.random.default_rng(42)
+    missed = found = 0
+    for _ in range(40):
+        weight = np.repeat([0.1, 0.5], 5_000)
+        candidate = random.random(10_000) < weight
+        for lift in (0.0, 0.15):
+            y = random.random(10_000) < 0.3 + lift * candidate
+            effect, low, high = sequential.exact_difference(y, candidate, weight, alpha=0.05, best_at=10_000)
+            missed += not low <= lift <= high
+            found += lift > 0 and low > 0
+            assert effect == pytest.approx(lift, abs=0.1)
+    assert missed / 80 <= most(0.05, 80)
+    assert found >= 36
+
+
+# --- effects (K14, K18, S4)
+
+RAMP = [(20_000, 990_000, 230, 10_000), (5_000, 500_000, 6_000, 500_000)]
+
+
+def test_a_ramp_is_compared_phase_by_phase():
+    """Crook et al. 2009: each day the candidate is better, pooled it looks worse."""
+    effect = effects.proportions(RAMP)
+    assert effect.difference == pytest.approx(0.0023990, abs=1e-7)
+    assert effect.se == pytest.approx(0.00076003, abs=1e-7)
+    assert effects.mantel_haenszel(RAMP) == pytest.approx((0.0020304, 1.19798), abs=2e-6)
+    table = np.asarray(RAMP, float).sum(axis=0)
+    assert table[2] / table[3] - table[0] / table[1] == pytest.approx(-0.004563, abs=1e-6)
+
+
+def test_a_balanced_effect_is_the_sharper_one():
+    phases = [(Cell(9_900, 1_980, 1_980), Cell(100, 25, 25)), (Cell(5_000, 1_000, 1_000), Cell(5_000, 1_250, 1_250))]
+    plain, balanced = effects.stratified(phases), effects.stratified(phases, balanced=True)
+    assert plain.difference == pytest.approx(balanced.difference)
+    assert balanced.se < plain.se / 2
+
+
+def test_phases_where_an_arm_has_one_unit_tell_nothing():
+    assert effects.stratified([(Cell(100, 5, 5), Cell(1, 1, 1))]) is None
+
+
+def test_users_who_come_often_fool_a_test_of_requests_and_not_of_units():
+    random = np.random.default_rng(51)
+    by_unit = by_request = 0
+    reps = 600
+    for _ in range(reps):
+        rate = random.beta(0.8, 2.4, 400)
+        m = random.poisson(20, 400) + 1
+        s = random.binomial(m, rate)
+        arm = random.random(400) < 0.5
+        (one, se1), (two, se2) = effects.ratio(s[arm], m[arm]), effects.ratio(s[~arm], m[~arm])
+        by_unit += abs(one - two) > 1.959964 * math.hypot(se1, se2)
+        by_request += (
+            effects.two_proportions(*(int(x) for x in (s[arm].sum(), m[arm].sum(), s[~arm].sum(), m[~arm].sum())))
+            < 0.05
+        )
+    assert least(0.03, reps) <= by_unit / reps <= most(0.07, reps)
+    assert by_request / reps >= 0.15
+
+
+def test_cuped_takes_out_what_a_covariate_explains():
+    random = np.random.default_rng(52)
+    x = random.normal(10, 2, 4_000)
+    arm = random.random(4_000) < 0.5
+    y = 0.5 * x + random.normal(0, 1, 4_000) + 0.1 * arm
+    adjusted, theta = effects.cuped(y, x)
+    assert theta == pytest.approx(0.5, abs=0.02)
+    rho = np.corrcoef(y, x)[0, 1]
+    assert adjusted.var(ddof=1) / y.var(ddof=1) == pytest.approx(1 - rho**2, abs=1e-9)
+    raw, better = (effects.welch(some[~arm], some[arm], level=0.999) for some in (y, adjusted))
+    assert better[2] - better[1] < 0.8 * (raw[2] - raw[1])
+    assert better[1] < 0.1 < better[2]
+
+
+def test_welch_is_scipys():
+    random = np.random.default_rng(53)
+    a, b = random.normal(0, 1, 30), random.normal(0.5, 2, 50)
+    expected = stats.ttest_ind(b, a, equal_var=False)
+    _, low, high, p = effects.welch(a, b)
+    assert p == pytest.approx(expected.pvalue)
+    assert (low, high) == pytest.approx(tuple(expected.confidence_interval()))
+
+
+# --- bandits (K23, S10 to S13)
+
+
+def test_probabilities_to_be_best_are_the_integrals():
+    three = [bandits.beta_posterior(s, 100 - s) for s in (20, 25, 30)]
+    assert bandits.best_probabilities(three) == pytest.approx([0.0312818594, 0.2062578543, 0.7624602863], abs=1e-8)
+    two = [bandits.beta_posterior(200, 800), bandits.beta_posterior(250, 750)]
+    assert bandits.best_probabilities(two)[1] == pytest.approx(0.9962833291, abs=1e-8)
+    two = [bandits.beta_posterior(500, 9_500), bandits.beta_posterior(580, 9_420)]
+    assert bandits.best_probabilities(two)[1] == pytest.approx(0.9938365832, abs=1e-8)
+
+
+def test_probabilities_for_means_prefer_the_greater_mean():
+    random = np.random.default_rng(61)
+    arms = [random.normal(mean, 1, 200) for mean in (0.0, 0.3)]
+    posteriors = [bandits.mean_posterior(bandits.Rewards(200, x.sum(), (x * x).sum())) for x in arms]
+    assert bandits.best_probabilities(posteriors)[1] > 0.95
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 500), st.integers(0, 500)), min_size=2, max_size=4),
+    st.sampled_from(["thompson", "ucb1", "epsilon_greedy"]),
+    st.sampled_from([0.0, 0.01, 0.1]),
+)
+@settings(max_examples=25, deadline=None)
+def test_weights_sum_to_one_and_respect_the_floor(arms, algorithm, floor):
+    earned = [bandits.Rewards(good + bad, good, good) for good, bad in arms]
+    weights = bandits.weights(algorithm, earned, floor=floor, least=1)
+    assert sum(weights) == pytest.approx(1.0)
+    assert min(weights) >= floor - 1e-9
+
+
+def test_weights_are_equal_until_each_arm_has_its_units():
+    earned = [bandits.Rewards(1_000, 900, 900), bandits.Rewards(99, 0, 0)]
+    assert bandits.weights("thompson", earned, least=100) == [0.5, 0.5]
+    assert bandits.weights("thompson", earned, least=50)[0] > 0.9
+
+
+NINE = [0.6] * 9
+
+
+@pytest.mark.parametrize(
+    ("rates", "bar"), [([0.9, 0.6], 8), ([0.2, 0.25], 30), pytest.param([0.9, *NINE], 65, marks=pytest.mark.slow)]
+)
+def test_thompson_regrets_little(rates, bar):
+    regret = bandits.play("thompson", rates, 10_000, 200, 62)
+    assert regret[-1] <= bar
+    uniform = 10_000 * (max(rates) - np.mean(rates))
+    assert regret[-1] < uniform / 5
+
+
+@pytest.mark.parametrize(
+    ("rates", "regret", "bound"),
+    [([0.9, 0.6], 46.6, 246.9), ([0.2, 0.25], 96.5, 1473.9), ([0.9, *NINE], 411.6, 2222.1)],
+)
+def test_ucb1_regrets_what_is_known_of_it(rates, regret, bound):
+    found = bandits.play("ucb1", rates, 10_000, 100, 63)[-1]
+    assert found == pytest.approx(regret, rel=0.06)
+    assert found <= bound
+
+
+def test_regret_of_thompson_levels_off_and_that_of_epsilon_greedy_does_not():
+    thompson = bandits.play("thompson", [0.9, 0.6], 10_000, 200, 64)
+    greedy = bandits.play("epsilon_greedy", [0.9, 0.6], 10_000, 200, 65)
+    assert thompson[-1] / thompson[999] <= 2
+    assert greedy[-1] / greedy[999] > 6
+
+
+def _batched_games(reps: int, seed: int) -> tuple[float, float, float]:
+    """Three equal arms, 2,000 units, weights every 100: bias of plain means, of AIPW means, coverage of the latter."""
+    random = np.random.default_rng(seed)
+    plain, adaptive, covered = [], [], []
+    for _ in range(reps):
+        wins, plays = np.zeros(3), np.zeros(3)
+        rows = []
+        weight = np.full(3, 1 / 3)
+        for batch in range(20):
+            arm = random.choice(3, 100, p=weight)
+            x = random.random(100) < 0.1
+            rows.append((arm, x, np.tile(weight, (100, 1)), np.full(100, batch)))
+            wins += np.bincount(arm, weights=x, minlength=3)
+            plays += np.bincount(arm, minlength=3)
+            draws = random.beta(1 + wins, 1 + plays - wins, size=(500, 3)).argmax(axis=1)
+            weight = np.array(bandits.floored(np.bincount(draws, minlength=3) / 500, 0.05))
+        arms, x, p, batches = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+        means = bandits.adaptive_means(arms, x, p, batches)
+        plain += list(wins / plays - 0.1)
+        adaptive += [one.mean - 0.1 for one in means]
+        covered += [one.low <= 0.1 <= one.high for one in means]
+    return float(np.mean(plain)), float(np.mean(adaptive)), float(np.mean(covered))
+
+
+def test_plain_means_after_a_bandit_are_biased_and_adaptive_ones_are_not():
+    plain, adaptive, coverage = _batched_games(400, 66)
+    assert plain < -0.003
+    assert abs(adaptive) < 0.0015
+    assert 0.90 <= coverage <= 0.97
+
+
+# --- drift (S14)
+
+
+@pytest.mark.parametrize(("n", "reps"), [(200, 1_000), (5_000, 200)])
+def test_no_drift_raises_few_alarms_at_any_number_of_rows(n, reps):
+    random = np.random.default_rng(71)
+    alarms = fixed = 0
+    for _ in range(reps):
+        before, now = random.normal(size=(2, n))
+        edges = drift.quantile_edges(before)
+        value = drift.psi(drift.counts(before, edges), drift.counts(now, edges))
+        alarms += value > drift.psi_threshold(10, n, n)
+        fixed += value > 0.1
+    assert least(0.03, reps) <= alarms / reps <= most(0.08, reps)
+    if n == 200:
+        assert fixed / reps == pytest.approx(0.355, abs=0.06)
+
+
+def test_drift_names_the_features_that_moved():
+    random = np.random.default_rng(72)
+    n = 1_000
+    before = {"same": random.normal(size=n), "moved": random.normal(size=n), "kind": random.choice(list("ab"), n)}
+    now = {
+        "same": random.normal(size=n),
+        "moved": random.normal(0.5, 1, n),
+        "kind": random.choice(list("abc"), n, p=[0.2, 0.6, 0.2]),
+        "new": random.normal(size=n),
+    }
+    found = {one.feature: one for one in drift.compare(_lists(before), _lists(now))}
+    assert {name: one.drifted for name, one in found.items()} == {"same": False, "moved": True, "kind": True}
+    assert found["moved"].wasserstein == pytest.approx(0.5, abs=0.15)
+    assert found["moved"].psi > found["moved"].psi_threshold
+    assert found["kind"].kind == "category"
+
+
+def _lists(columns):
+    return {name: list(values) for name, values in columns.items()}
+
+
+def test_many_features_share_one_rate_of_false_alarms():
+    assert drift.benjamini_hochberg([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.02, 0.04, 0.04, 0.02])
+    random = np.random.default_rng(73)
+    before, now = ({str(f): list(random.normal(size=300)) for f in range(30)} for _ in range(2))
+    assert sum(one.drifted for one in drift.compare(before, now)) <= 1
+
+
+def test_jensen_shannon_is_zero_for_the_same_and_one_for_nothing_in_common():
+    assert drift.jensen_shannon([1, 2, 3], [10, 20, 30]) == pytest.approx(0.0, abs=1e-7)
+    assert drift.jensen_shannon([1, 0], [0, 1]) == pytest.approx(1.0)
+
+
+def test_wilson_tells_of_agreement_with_a_shadow():
+    assert wilson(98, 100).low == pytest.approx(0.93, abs=0.005)
