@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,20 @@ def python_with(version: str, python: str = "3.11") -> Path:
 def python_with_lightning() -> Path:
     """The interpreter of the environment with PyTorch Lightning. pip may know a place of PyTorch's that uv does not."""
     return built("lightning", ["lightning", "cloudpickle"], by_pip=("torch==2.13.0",))
+
+
+# The Python that an environment is for, where it is not the newest that all of its libraries know.
+OLDER = {"torch": "3.10", "old scikit-learn": "3.8"}
+
+
+def build_all() -> None:
+    """Build every environment, two at a time; what cannot be had here is told and left to the tests to skip."""
+    builders = [lambda name=name: python_with(name, OLDER.get(name, "3.11")) for name in PYTHONS]
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(build) for build in (*builders, python_with_lightning)]:
+            error = done.exception()
+            if error is not None:
+                print(f"not built: {error}", file=sys.stderr)
 
 
 def built(name: str, wanted: list[str], python: str = "3.11", *, by_pip: tuple[str, ...] = ()) -> Path:
