@@ -6,6 +6,7 @@ import contextlib
 import json
 import threading
 import time
+from itertools import pairwise
 
 import pytest
 from rollout_world import AB, BANDIT, CANARY, SHADOW, Traffic, started, text
@@ -488,12 +489,15 @@ def test_a_controller_without_news_rests(rollouts, monkeypatch):
 
 def test_a_controller_looks_at_each_batch_and_rests_four_times_as_long_as_it_took(rollouts, monkeypatch):
     key = started(rollouts, text(strategy=AB)).key
-    each = lambda tick: rollouts.record(key, [prediction(f"r{tick}")])
+
+    def each(tick: float) -> None:
+        rollouts.record(key, [prediction(f"r{tick}")])
+
     with monkeypatch.context() as clock:
         assert len(analyses_of(rollouts, clock, 40, each)) >= 40
     with monkeypatch.context() as clock:
         slow = analyses_of(rollouts, clock, 120, each, took=2.0)
-    assert min(b - a for a, b in zip(slow, slow[1:], strict=False)) >= 10
+    assert min(b - a for a, b in pairwise(slow)) >= 10
     assert len(slow) >= 10
 
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import NamedTuple
 
 from mlcli.errors import MlcliError
-from mlcli.models.worker import MODEL_RAISED
+from mlcli.models.worker import INFER, MODEL_RAISED
 from mlcli.rollouts.assignment import Range, arm_at, canary_ranges, place, ranges
 from mlcli.rollouts.rolloutfile import Rollout
 from mlcli.server import http
@@ -172,6 +172,8 @@ class RolloutPolicy:
             ]
             for arm, model in zip(rollout.arms, models, strict=True)
         ]
+        # What the Open Inference Protocol has a place for in the body: it ends with a brace, and has no parameters yet.
+        self._variants = [b', "parameters": ' + http.dump({"variant": arm.name}) + b"}" for arm in rollout.arms]
         self._dead: set[int] = set()
         self._started = asyncio.Event()
         self._closing = False
@@ -254,7 +256,10 @@ class RolloutPolicy:
             self._loop.call_soon(self._shadow, asked, request_id, decision, ns)
         if self.recorder.durability != "async":
             await self.recorder.kept()
-        return answer.status, answer.body, [*_JSON, (b"x-request-id", request_id.encode()), *self._told[answered]]
+        body = answer.body
+        if asked.kind == INFER and answer.status == 200:
+            body = body[:-1] + self._variants[answered]
+        return answer.status, body, [*_JSON, (b"x-request-id", request_id.encode()), *self._told[answered]]
 
     def _unit(self, asked: Asked, request_id: str) -> str:
         """The unit of a request that is to be analysed, "" for one that is not."""
