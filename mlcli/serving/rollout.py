@@ -17,6 +17,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from mlcli.errors import MlcliError
@@ -45,6 +46,7 @@ from mlcli.store.rollouts import (
 )
 
 LOOK = 0.25
+TOGETHER = 0.005  # seconds in which requests are gathered before shadows get them
 MAX_UNITS = 200_000
 OTHER = "other"  # the role of requests that are not analysed: no unit, no match, or not covered
 DEAD = "worker-dead"
@@ -72,6 +74,17 @@ class Decision(NamedTuple):
     place: float
     version: int
     propensity: float
+
+
+class Copy(NamedTuple):
+    """A request that shadows are to answer too."""
+
+    kind: int
+    body: bytes
+    request_id: str
+    unit: str
+    version: int
+    ns: int
 
 
 def force_of(rollout: Rollout, state: str, weights: Weights | None) -> Force:
@@ -178,7 +191,8 @@ class RolloutPolicy:
         self._started = asyncio.Event()
         self._closing = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self._copies: set[asyncio.Task[None]] = set()
+        self._waiting: list[Copy] = []
+        self._copies: set[asyncio.Future[Answer]] = set()
         self._watcher = threading.Thread(target=self._watch, name="watcher", daemon=True)
         self._controller = list(controller)
         self._child: subprocess.Popen[bytes] | None = None
@@ -208,6 +222,7 @@ class RolloutPolicy:
     async def close(self) -> None:
         """Keep what was recorded, and end; requests have been answered by now."""
         self._closing = True
+        self._shadow()
         if self._copies:
             await asyncio.wait(self._copies, timeout=2.0)
         for task in list(self._tasks):
@@ -220,11 +235,10 @@ class RolloutPolicy:
         if self._reader is not None:
             self._reader.store.close()
 
-    def _spawn(self, work: Coroutine[None, None, None], among: set[asyncio.Task[None]] | None = None) -> None:
-        kept = self._tasks if among is None else among
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = self._loop.create_task(work)
-        kept.add(task)
-        task.add_done_callback(kept.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     # -- requests
 
@@ -253,7 +267,7 @@ class RolloutPolicy:
         )  # fmt: skip
         self.recorder.add(row, self._exposure(decision, ns))
         if self.assigner.force.shadow and decision.role == LIVE:
-            self._loop.call_soon(self._shadow, asked, request_id, decision, ns)
+            self._later(Copy(asked.kind, asked.body, request_id, decision.unit, decision.version, ns))
         if self.recorder.durability != "async":
             await self.recorder.kept()
         body = answer.body
@@ -309,41 +323,48 @@ class RolloutPolicy:
 
     # -- shadows
 
-    def _shadow(self, asked: Asked, request_id: str, decision: Decision, ns: int) -> None:
+    def _later(self, copy: Copy) -> None:
+        """Let shadows have a request in a moment, with others: a worker is woken once for all of them."""
         if random.random() >= self.assigner.force.shadow:  # noqa: S311 - a sample, no secret
             return
-        for arm in range(1, len(self.pools)):
-            if self.shadowing >= self.rollout.shadow.queue or not self.pools[arm].ready:
-                self.recorder.drop(SHADOW, arm, decision.version, ns)
-                continue
-            self.shadowing += 1
-            self._spawn(self._copy(arm, asked, request_id, decision), self._copies)
+        if not self._waiting:
+            self._loop.call_later(TOGETHER, self._shadow)
+        self._waiting.append(copy)
 
-    async def _copy(self, arm: int, asked: Asked, request_id: str, decision: Decision) -> None:
-        """Let a shadow answer too; nobody but the store hears of it."""
-        try:
-            ns, start = time.time_ns(), time.perf_counter()
-            answer = await self._ask(arm, asked)
-            error = fault(answer) or (f"refused: {_words(answer)}" if answer.status != 200 else "")
-            self.recorder.add(
-                Row(
-                    request_id,
-                    SHADOW,
-                    arm,
-                    arm,
-                    decision.version,
-                    1.0,
-                    decision.unit,
-                    ns,
-                    int((time.perf_counter() - start) * 1e6),
-                    answer.status,
-                    error,
-                    b"",
-                    answer.body,
-                )
+    def _shadow(self) -> None:
+        """Let shadows answer too; nobody but the store hears of it."""
+        waiting, self._waiting = self._waiting, []
+        for copy in waiting:
+            for arm in range(1, len(self.pools)):
+                pool = self.pools[arm]
+                if self.shadowing >= self.rollout.shadow.queue or not pool.ready:
+                    self.recorder.drop(SHADOW, arm, copy.version, copy.ns)
+                    continue
+                ns, start = time.time_ns(), time.perf_counter()
+                try:
+                    answer = pool.ask(copy.kind, copy.body)
+                except Refused as refused:
+                    self._copied(copy, arm, ns, start, _failed(refused.message))
+                    continue
+                self.shadowing += 1
+                self._copies.add(answer)
+                answer.add_done_callback(partial(self._shadowed, copy, arm, ns, start))
+
+    def _shadowed(self, copy: Copy, arm: int, ns: int, start: float, answer: asyncio.Future[Answer]) -> None:
+        self.shadowing -= 1
+        self._copies.discard(answer)
+        if not answer.cancelled():
+            self._copied(copy, arm, ns, start, answer.result())
+
+    def _copied(self, copy: Copy, arm: int, ns: int, start: float, answer: Answer) -> None:
+        error = fault(answer) or (f"refused: {_words(answer)}" if answer.status != 200 else "")
+        took = int((time.perf_counter() - start) * 1e6)
+        self.recorder.add(
+            Row(
+                copy.request_id, SHADOW, arm, arm, copy.version, 1.0, copy.unit, ns, took, answer.status, error, b"",
+                answer.body,
             )
-        finally:
-            self.shadowing -= 1
+        )  # fmt: skip
 
     # -- feedback
 
