@@ -77,7 +77,7 @@ class Decision(NamedTuple):
 
 
 class Copy(NamedTuple):
-    """A request that shadows are to answer too."""
+    """A request that shadows are to answer too; ``around`` are the seconds it took here besides those of its model."""
 
     kind: int
     body: bytes
@@ -85,6 +85,7 @@ class Copy(NamedTuple):
     unit: str
     version: int
     ns: int
+    around: float
 
 
 def force_of(rollout: Rollout, state: str, weights: Weights | None) -> Force:
@@ -255,6 +256,7 @@ class RolloutPolicy:
         error = fault(answer)
         answered = arm
         took = time.perf_counter() - start
+        around = max(took - answer.seconds, 0.0)
         if arm and (error or answer.status == 400) and self.rollout.fallback == "control":
             other = await self._ask(0, asked)
             if error or other.status == 200:
@@ -267,7 +269,7 @@ class RolloutPolicy:
         )  # fmt: skip
         self.recorder.add(row, self._exposure(decision, ns))
         if self.assigner.force.shadow and decision.role == LIVE:
-            self._later(Copy(asked.kind, asked.body, request_id, decision.unit, decision.version, ns))
+            self._later(Copy(asked.kind, asked.body, request_id, decision.unit, decision.version, ns, around))
         if self.recorder.durability != "async":
             await self.recorder.kept()
         body = answer.body
@@ -358,7 +360,9 @@ class RolloutPolicy:
 
     def _copied(self, copy: Copy, arm: int, ns: int, start: float, answer: Answer) -> None:
         error = fault(answer) or (f"refused: {_words(answer)}" if answer.status != 200 else "")
-        took = int((time.perf_counter() - start) * 1e6)
+        # What a client would have waited. Copies wait for one another, as requests that are paced by control's answers do not.
+        seconds = copy.around + answer.seconds if answer.seconds else time.perf_counter() - start
+        took = int(seconds * 1e6)
         self.recorder.add(
             Row(
                 copy.request_id, SHADOW, arm, arm, copy.version, 1.0, copy.unit, ns, took, answer.status, error, b"",
