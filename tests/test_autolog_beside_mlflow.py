@@ -185,7 +185,7 @@ TIMES = ("mean_fit_time", "std_fit_time", "mean_score_time", "std_score_time")
 
 def test_autolog_leaves_what_mlflows_leaves(tmp_path: Path) -> None:
     ours = run("mlcli", tmp_path / "ours")
-    for attempt in range(3):  # MLflow writes in the background, and on a busy machine ends a search as FAILED now and then
+    for attempt in range(3):  # MLflow writes in the background; on a busy machine a search of its ends as FAILED
         theirs = run("mlflow", tmp_path / f"theirs-{attempt}")
         if all(one["status"] == "FINISHED" for name, runs in theirs.items() for one in runs if name != "a_failure"):
             break
