@@ -444,9 +444,12 @@ def test_a_shadow_that_spins_costs_the_gateway_no_cpu_and_clients_get_every_answ
             before = time.process_time()
             assert {one.ask(f"u{n}").body for n in range(300)} == {b'{"predictions": [2.0]}'}
             spent[name] = time.process_time() - before
-            counters = one.rollouts.counters
-            until(lambda: sum(c.n + c.dropped for c in counters(one.key, one.kept()) if c.role == "shadow") >= 300)
-            dropped = sum(c.dropped for c in counters(one.key, one.kept()) if c.role == "shadow")
+
+            def copies(one: World = one) -> list:
+                return [c for c in one.rollouts.counters(one.key, one.kept()) if c.role == "shadow"]
+
+            until(lambda copies=copies: sum(c.n + c.dropped for c in copies()) >= 300)
+            dropped = sum(c.dropped for c in copies())
             assert dropped > 100 or name != "spins"
             assert one.policy.shadowing <= 5
             if name == "spins":  # that copies wait for one another is not held against the candidate
