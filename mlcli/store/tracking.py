@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Type, Union
 
 from mlcli import journal, rules
+from mlcli.context import PARENT_RUN
 from mlcli.entities import (
     Dataset,
     DatasetInput,
@@ -632,9 +633,11 @@ class Store(Registry):
         back = reference.partition("~")[2] or "0"
         if not (back.isascii() and back.isdigit() and len(back) < 10):
             raise InvalidInput(f"{reference!r} is not a run", hint="`latest~1` is the run before the latest")
+        # The candidates that autolog keeps of a search begin in the millisecond of the search itself: it goes before them.
         row = self.database.one(
-            "SELECT run_id FROM runs WHERE lifecycle_stage = 'active' ORDER BY start_time DESC, id DESC LIMIT 1 OFFSET :back",
-            {"back": int(back)},
+            "SELECT run_id FROM runs WHERE lifecycle_stage = 'active' ORDER BY start_time DESC, EXISTS"
+            " (SELECT 1 FROM tags WHERE tags.run = runs.id AND tags.key = :parent), id DESC LIMIT 1 OFFSET :back",
+            {"back": int(back), "parent": PARENT_RUN},
         )
         if row is None:
             raise NotFound("there are no runs yet" if back == "0" else f"there are not {int(back) + 1} runs yet")
