@@ -11,7 +11,6 @@ from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Seque
 from urllib.parse import quote
 
 from mlcli import filters, journal, rules, wire
-from mlcli.context import PARENT_RUN
 from mlcli.entities import (
     DatasetInput,
     Experiment,
@@ -31,7 +30,7 @@ from mlcli.entities import (
 from mlcli.errors import AlreadyExists, InvalidInput, InvalidState, NotFound
 from mlcli.store import http, spool
 from mlcli.store.leftovers import Leftover
-from mlcli.store.records import Pairs, pairs
+from mlcli.store.records import PARENT_RUN, Pairs, pairs
 from mlcli.store.rest_models import RestModels
 from mlcli.store.tracking import Store
 

@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Type, Union
 
 from mlcli import journal, rules
-from mlcli.context import PARENT_RUN
 from mlcli.entities import (
     Dataset,
     DatasetInput,
@@ -36,7 +35,16 @@ from mlcli.entities import (
 from mlcli.errors import AlreadyExists, InvalidInput, InvalidState, NotFound, StoreUnavailable
 from mlcli.store import query
 from mlcli.store.absorb import Writes, set_tag
-from mlcli.store.records import KEYS_AT_ONCE, NEXT_EXPERIMENT, Pairs, experiment_key, grouped, no_experiment, pairs
+from mlcli.store.records import (
+    KEYS_AT_ONCE,
+    NEXT_EXPERIMENT,
+    PARENT_RUN,
+    Pairs,
+    experiment_key,
+    grouped,
+    no_experiment,
+    pairs,
+)
 from mlcli.store.registry import Registry
 
 if TYPE_CHECKING:
