@@ -106,6 +106,16 @@ def test_what_was_logged_here_is_listed_on_request(call) -> None:
     assert info.digest in call("trust", "list", "--all")[0]
 
 
+def test_a_model_is_named_as_shortly_as_elsewhere(call) -> None:
+    with mlcli.start_run():
+        mlcli.sklearn.log_model(LogisticRegression().fit([[0.0], [1.0]], [0, 1]), "model", registered_model_name="lr")
+    call("alias", "set", "lr", "champion", "1")
+    want = json.loads(call("inspect", "models:/lr/1", "--json")[0])["digest"]
+    for name in ("lr/1", "lr@champion", "runs:/latest"):
+        assert json.loads(call("inspect", name, "--json")[0])["digest"] == want
+        assert call("trust", "add", name)[0].strip() == want
+
+
 def test_what_is_no_model_is_a_clear_error(call) -> None:
     assert "is not a model" in call("inspect", ".", code=1)[1]
     assert "no model at" in call("inspect", "nowhere", code=3)[1]
