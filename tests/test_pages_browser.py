@@ -199,7 +199,7 @@ def test_numbers_and_names_that_javascript_has_other_plans_for_are_shown(site):
             store.log_batch(run, points, [Param("__proto__", str(number)), *rare])
             store.update_run(run, "FINISHED")
     page = site.open(f"/compare?e={experiment}&metric=loss#scatter-x=p:constructor")
-    page.locator('[data-plot="parallel"] .run-line').first.wait_for()
+    page.locator('[data-plot="parallel"][data-drawn]').wait_for()
     assert page.locator('[data-plot="scatter"] .dot').count() == 1  # of two that have the param one has a number
     page = site.open(f"/charts?e={experiment}&metric=loss")
     page.locator(".plot[data-drawn]").wait_for()
@@ -235,6 +235,7 @@ def test_curves_are_drawn_smoothed_zoomed_and_taken_along(site, tmp_path):
         page.mouse.move(box["x"] + place, box["y"] + 120)
         if tip.is_visible():
             break
+        page.wait_for_timeout(25)
     tip.wait_for()
     for kind, begin in (("PNG", b"\x89PNG"), ("SVG", b"<svg"), ("CSV", b"run_id,")):
         with page.expect_download() as saved:
@@ -448,7 +449,7 @@ def test_no_page_is_wider_than_the_window(browser, shared):
     for path in ("/", "/runs", f"/runs/{run}", f"/runs/{run}/charts", f"/runs/{model}/artifacts?path=model", f"/charts?run={run}",
                  f"/compare?run={run}&run={model}", "/models", "/models/digits", "/models/digits/1"):  # fmt: skip
         page.goto(f"http://127.0.0.1:{port}{path}")
-        for width in (2560, 1280, 360):
+        for width in (360, 1280, 2560):
             page.set_viewport_size({"width": width, "height": 800})
             wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
             assert wide <= 0, (path, width)
