@@ -202,7 +202,7 @@ def test_an_array_is_fitted_to_the_signature_of_tensors() -> None:
     model = mlcli.pyfunc.load_model("m")
     assert list(model.predict(inputs)) == [0, 1]
     assert list(model.predict(inputs.astype("float32"))) == [0, 1]
-    with pytest.raises(InvalidInput):
+    with pytest.raises(ModelError, match="numbers are wanted"):
         model.predict(np.array([["x", "y"]]))
     assert model.predict_fn.__self__ is model.unwrap()
 
