@@ -238,18 +238,24 @@ def get(name: Name, as_json: options.Json = False) -> None:
 def status(
     name: Name,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Show it again each second until it has ended; ^C ends it.")
+        bool, typer.Option("--watch", help="Show it again on news until it has ended; ^C ends it.")
     ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Show arms, metrics, gates and the verdict as of now."""
     need_statistics()
     from mlcli.rollouts.observe import analyze
+    from mlcli.rollouts.pace import Pace
 
     with open_store(create=False) as store:
         rollouts = Rollouts(store)
+        pace = Pace(rollouts, name)
         while True:
+            if not pace.due():
+                time.sleep(_WATCH)
+                continue
             analysis = analyze(rollouts, name)
+            pace.done(analysis)
             if watch and render.on_terminal() and not as_json:
                 print("\x1b[H\x1b[2J", end="")
             _show(rollouts, analysis, as_json=as_json)
