@@ -59,6 +59,8 @@ _PAGES = (
     ("/models/{name}", READ, "models:model", "Show a registered model and its versions."),
     ("/models/{name}/compare", READ, "models:compare", "Put versions of a model side by side."),
     ("/models/{name}/{version}", READ, "models:version", "Show a version of a model."),
+    ("/rollouts", READ, "rollouts:listing", "List the rollouts."),
+    ("/rollouts/{name}", READ, "rollouts:rollout", "Show how a rollout stands, and how it came to that."),
 )
 
 

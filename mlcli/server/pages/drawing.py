@@ -15,6 +15,7 @@ from mlcli._version import __version__
 from mlcli.cli import render
 from mlcli.server.pages import LANGUAGES, Page, Visit, assets, dumped
 from mlcli.server.pages.markdown import as_html
+from mlcli.server.pages.pictures import picture
 from mlcli.server.pages.texts import SCRIPT_TEXTS, translated
 
 
@@ -91,6 +92,7 @@ def _environment() -> Environment:
     }
     made.globals |= {
         "in_columns": _in_columns,
+        "picture": picture,
         "basename": lambda text: str(text).rstrip("/").rpartition("/")[2],
         "mlcli_version": __version__,
         "languages": LANGUAGES,

@@ -379,9 +379,9 @@
     if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
     if (event.target.closest?.("input:not([type=checkbox]), textarea, select, dialog[open]")) return;
     const key = event.key;
-    if (before === "g" && "erm".includes(key) && key.length === 1) {
+    if (before === "g" && "ermo".includes(key) && key.length === 1) {
       const prefix = document.body.dataset.prefix;
-      location.href = prefix + { e: "", r: "runs", m: "models" }[key];
+      location.href = prefix + { e: "", r: "runs", m: "models", o: "rollouts" }[key];
     } else if (key === "/") { event.preventDefault(); $("[data-search]")?.focus(); }
     else if (key === "?") $("#key-help").showModal();
     else if (key === "j") go(1);
