@@ -427,7 +427,7 @@ KOREAN = {
     "shadow": "섀도",
     "step {n} of {all}": "{all}단계 중 {n}단계",
     "stopped": "멈춤",
-    "true \\ predicted": "실제 \\ 예측",
+    "true / predicted": "실제 / 예측",
     "weights": "가중치",
     "worse": "나쁨",
     "{level} % interval": "{level} % 구간",
@@ -446,4 +446,5 @@ KOREAN = {
     "Refitted on resamples. .632+ weighs the error on the rows a model was fitted on against that on rows it has not seen; the interval is where the scores of single refits lie, not where the truth lies.": "다시 뽑은 표본으로 새로 학습했습니다. .632+는 학습에 쓴 행의 오차와 보지 못한 행의 오차를 섞습니다. 구간은 한 번 학습한 점수들이 놓이는 범위이지, 참값이 놓이는 범위가 아닙니다.",
     "The intervals tell what other test rows would have given for this one fitted model; another training set would add to that. With few rows, BCa and percentile intervals cover less than they say.": "구간은 이미 학습된 이 모델 하나에 대해 다른 시험 행이었다면 나왔을 값을 말합니다. 다른 학습 자료였다면 여기에 더해집니다. 행이 적으면 BCa와 백분위수 구간은 말하는 것보다 덜 덮습니다.",
     "Mean of the folds. Folds share training rows, so the interval is widened as Nadeau and Bengio propose; it is approximate, since no unbiased one exists.": "폴드의 평균입니다. 폴드끼리 학습 행을 나누어 쓰므로 Nadeau와 Bengio의 방법으로 구간을 넓혔습니다. 편향 없는 구간은 없으므로 근사입니다.",
+    "Model": "모델",
 }  # fmt: skip
