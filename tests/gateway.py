@@ -72,7 +72,7 @@ def naughty(folder: Path, factor: int = 2) -> Path:
 
 def launch(model: Path, *, name: str = "doubler", version: str = "1", **more: Any) -> Launch:
     environ = envs.variables(envs.ensure(envs_none(), "local"), os.environ)
-    return Launch(str(model), name, version, sys.executable, environ, trust=True, **more)
+    return Launch(str(model), name, version, sys.executable, environ, **{"trust": True, **more})
 
 
 def envs_none() -> Any:

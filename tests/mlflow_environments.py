@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,14 @@ _COMMON = ["matplotlib", "pillow"]
 # MLflow 2.10 needs these beside it today: SQLAlchemy 2.1, setuptools 81, NumPy 2 and pandas 3 came after it.
 _OF_ITS_TIME = ["sqlalchemy<2.1", "setuptools<81", "numpy<2", "scikit-learn==1.4.0", "pandas<3"]
 
+# Those that every test of MLflow's clients is about.
 PYTHONS = {
     "newest": ["mlflow>=3", "scikit-learn"],
     "2.22": ["mlflow==2.22.*", "sqlalchemy<2.1", "setuptools<81", "scikit-learn<1.8", "pandas<3"],
     "2.10.0": ["mlflow==2.10.0", *_OF_ITS_TIME],
-    # Beside a model's own library. XGBoost's wheel without the libraries of graphics cards, and PyTorch's last such one.
+}
+# Beside a model's own library. XGBoost's wheel without the libraries of graphics cards, and PyTorch's last such one.
+OTHERS = {
     "boosters": ["mlflow>=3", "scikit-learn", "xgboost-cpu", "lightgbm"],
     "torch": ["mlflow==2.22.*", "sqlalchemy<2.1", "setuptools<81", "numpy<2", "pandas<3", "torch==1.12.1"],
     "old scikit-learn": ["scikit-learn==1.0.*", "numpy<1.24", "pandas", "cloudpickle"],
@@ -30,12 +34,26 @@ PYTHONS = {
 
 def python_with(version: str, python: str = "3.11") -> Path:
     """The interpreter of the environment with that MLflow; built now if it is not there."""
-    return built(f"mlflow-{version}", [*PYTHONS[version], *_COMMON], python)
+    return built(f"mlflow-{version}", [*{**PYTHONS, **OTHERS}[version], *_COMMON], python)
 
 
 def python_with_lightning() -> Path:
     """The interpreter of the environment with PyTorch Lightning. pip may know a place of PyTorch's that uv does not."""
     return built("lightning", ["lightning", "cloudpickle"], by_pip=("torch==2.13.0",))
+
+
+# The Python that an environment is for, where it is not the newest that all of its libraries know.
+OLDER = {"torch": "3.10", "old scikit-learn": "3.8"}
+
+
+def build_all() -> None:
+    """Build every environment, two at a time; what cannot be had here is told and left to the tests to skip."""
+    builders = [lambda name=name: python_with(name, OLDER.get(name, "3.11")) for name in (*PYTHONS, *OTHERS)]
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(build) for build in (*builders, python_with_lightning)]:
+            error = done.exception()
+            if error is not None:
+                print(f"not built: {error}", file=sys.stderr)
 
 
 def built(name: str, wanted: list[str], python: str = "3.11", *, by_pip: tuple[str, ...] = ()) -> Path:

@@ -151,7 +151,8 @@ class Server:
                 [schema],
             )
             raw.execute(
-                "INSERT INTO experiments (id, name, creation_time, last_update_time) VALUES (0, 'Default', 0, 0)"
+                "INSERT INTO experiments (id, name, creation_time, last_update_time)"
+                " SELECT 0, 'Default', now.ms, now.ms FROM (SELECT (extract(epoch FROM now()) * 1000)::bigint AS ms) now"
             )
         return True
 

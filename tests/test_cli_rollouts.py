@@ -105,7 +105,9 @@ def test_the_report_is_one_page_with_pictures_and_no_script(running, mlcli):
     read.feed(page)
     assert "PROMOTE" in read.text
     assert "conversion" in read.text
+    assert "One look at the planned end" in read.text
     told = json.loads(mlcli("rollouts", "report", "demo", "--json").stdout)
+    assert told["gate_alpha"] == pytest.approx(0.01 / 3)
     assert told["fixed_horizon"][0]["probability_to_beat_control"] > 0.99
     assert told["fixed_horizon"][0]["p"] < 0.01
     assert len(told["decisions"]) >= 1
@@ -121,7 +123,8 @@ def test_a_shadows_agreement_is_reported(here, mlcli):
             for role, arm, label in (("live", 0, n % 2), ("shadow", 1, n % 2 if n >= 10 else 1 - n % 2))
         ]
         rollouts.record(key, rows)
-    told = json.loads(mlcli("rollouts", "report", "demo", "--json").stdout)["shadow"]
+    told = json.loads(mlcli("rollouts", "report", "demo", "--html", "report.html", "--json").stdout)["shadow"]
+    assert "<td>agreement, share</td><td>0.9</td>" in (here / "report.html").read_text()
     assert told["agreement"]["share"] == pytest.approx(0.9)
     assert told["kappa"] == pytest.approx(0.8)
     assert told["table"] == [[45, 5], [5, 45]]

@@ -24,7 +24,7 @@ SHELL_BLOCKS = re.findall(r"```(?:sh|console)\n(.*?)```", README + SERVER, re.DO
 def commands(text: str) -> list[list[str]]:
     """The mlcli commands of a shell block, without their comments."""
     lines = [line.removeprefix("$ ") for line in text.splitlines()]
-    parts = [part for line in lines for part in re.split(r"&&", line)]
+    parts = [part for line in lines for part in re.split(r" (?:&&|\|) ", line)]
     return [shlex.split(part, comments=True) for part in parts if part.strip().startswith("mlcli ")]
 
 
@@ -56,7 +56,7 @@ def test_every_command_and_option_in_it_exists(mlcli, command: str) -> None:
         else words[:2]
         if words[1:]
         and not words[1].startswith("-")
-        and words[0] in ("runs", "experiments", "artifacts", "models", "env")
+        and words[0] in ("runs", "experiments", "artifacts", "models", "env", "rollouts", "monitor")
         else words[:1]
     )
     text = mlcli(*group, "--help").stdout

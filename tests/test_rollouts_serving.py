@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import json
 import os
+import pickle
 import signal
 import sqlite3
 import subprocess
@@ -18,11 +19,14 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 from gateway import gateway, launch, naughty
 from hypothesis import given
 from hypothesis import strategies as st
 from rollout_world import AB, BANDIT, SHADOW, started, text
+from sklearn.tree import DecisionTreeRegressor
 
+import mlcli.sklearn
 from mlcli.errors import NotFound
 from mlcli.models.worker import CSV, INFER, JSON
 from mlcli.rollouts import lifecycle, rolloutfile
@@ -91,7 +95,15 @@ def until(done, seconds: float = 20) -> None:
 
 @contextmanager
 def world(
-    root: Path, control: Path, candidate: Path, spec: str, *, start: bool = True, timeout: float = 20, **settings
+    root: Path,
+    control: Path,
+    candidate: Path,
+    spec: str,
+    *,
+    start: bool = True,
+    timeout: float = 20,
+    trust: bool = True,
+    **settings,
 ):
     name = rolloutfile.parse(spec).name
     with open_store(str(root)) as store:
@@ -102,7 +114,7 @@ def world(
             record = started(rollouts, spec) if start else rollouts.create(name, spec)
         rollout = lifecycle.spec_of(record)
         limit = rollout.shadow.timeout if rollout.strategy == "shadow" else timeout
-        other = Pool(launch(candidate, version="2"), workers=1, timeout=limit, log=lambda _: None)
+        other = Pool(launch(candidate, version="2", trust=trust), workers=1, timeout=limit, log=lambda _: None)
         policies = []
 
         class Later:
@@ -164,6 +176,21 @@ def test_a_unit_always_gets_the_same_arm_and_is_told_which(half):
     assert set(seen.values()) == {"champion", "challenger"}
     half.wait_for(60)
     assert half.rollouts.count_crossed(half.key, half.kept()) == 0
+
+
+def test_an_answer_of_the_open_inference_protocol_names_version_and_variant(half):
+    asked = {"inputs": [{"name": "x", "datatype": "FP64", "shape": [1, 1], "data": [2.0]}]}
+    seen = set()
+    for n in range(20):
+        answer = half.running.post(asked, "/v2/models/doubler/infer", X_User_Id=f"oip{n}")
+        told = answer.json
+        arm = answer.headers["x-mlcli-variant"]
+        assert (told["parameters"], told["outputs"][0]["data"]) == (
+            {"variant": arm},
+            [{"champion": 4.0, "challenger": 6.0}[arm]],
+        )
+        seen.add((told["model_version"], arm))
+    assert seen == {("1", "champion"), ("2", "challenger")}
 
 
 def test_what_is_decided_is_kept_with_its_propensity(half):
@@ -336,7 +363,44 @@ def test_a_candidate_that_cannot_be_loaded_is_told_and_control_serves(doubler, t
         until(lambda: one.policy.assigner.force.state == "aborted")
 
 
-# --- shadows (G1, G2; F1, F2, F4)
+# --- models that must not be loaded (F14)
+
+
+class _Writes:
+    """Pickled it is a call that leaves a file behind."""
+
+    def __init__(self, sentinel: Path) -> None:
+        self.sentinel = sentinel
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.sentinel),)
+
+
+@pytest.mark.parametrize("what", ["hostile", "tampered"])
+def test_a_candidate_that_must_not_be_loaded_runs_no_code_and_control_answers(doubler, root, tmp_path, what, capfd):
+    sentinel = tmp_path / "owned"
+    folder = tmp_path / "candidate"
+    mlcli.sklearn.save_model(
+        DecisionTreeRegressor().fit([[0.0], [1.0]], [0.0, 1.0]), str(folder), serialization_format="cloudpickle"
+    )
+    content = yaml.safe_load((folder / "MLmodel").read_text())
+    file = folder / content["flavors"]["sklearn"]["pickled_model"]
+    if what == "hostile":
+        file.write_bytes(pickle.dumps(_Writes(sentinel)))
+        content.pop("mlcli")  # with it the digests: whoever can write the file can write them too
+        (folder / "MLmodel").write_text(yaml.safe_dump(content))
+    else:
+        whole = bytearray(file.read_bytes())
+        whole[len(whole) // 2] ^= 1
+        file.write_bytes(whole)
+    with world(root, doubler, folder, text(strategy=AB, decision=HARMLESS), trust=False) as one:
+        until(lambda: [event for event in one.rollouts.events(one.key) if event.kind == "worker-dead"])
+        assert {one.ask(f"u{n}").body for n in range(20)} == {b'{"predictions": [2.0]}'}
+    assert not sentinel.exists()
+    assert {"hostile": "can run code", "tampered": "damaged"}[what] in capfd.readouterr().err
+
+
+# --- shadows (G1, G2; F1, F2, F3, F4)
 
 
 def test_a_shadow_changes_no_byte_whatever_it_does(doubler, tripler, root, tmp_path):
@@ -362,6 +426,41 @@ def test_a_shadow_changes_no_byte_whatever_it_does(doubler, tripler, root, tmp_p
 
 
 STUBBORN = "import os, time\nclass Model:\n    def predict(self, rows):\n        {act}\n        return rows[:, 0]\ndef _load_pyfunc(path):\n    return Model()\n"
+
+
+def spinning(folder: Path) -> Path:
+    model = naughty(folder)
+    spin = "end = time.thread_time() + 0.05\n        while time.thread_time() < end: pass"
+    (model / "code" / "naughty.py").write_text(STUBBORN.format(act=spin))
+    return model
+
+
+def test_a_shadow_that_spins_costs_the_gateway_no_cpu_and_clients_get_every_answer(doubler, root, tmp_path):
+    """What it takes is counted in CPU time, for clocks on the wall tell of the machine's other work."""
+    spec = text(strategy=SHADOW.replace("queue: 50", "queue: 5"), decision=HARMLESS)
+    spent = {}
+    for name, candidate in (("as quick", doubler), ("spins", spinning(tmp_path / "spins"))):
+        with world(tmp_path / name, doubler, candidate, spec) as one:
+            before = time.process_time()
+            assert {one.ask(f"u{n}").body for n in range(300)} == {b'{"predictions": [2.0]}'}
+            spent[name] = time.process_time() - before
+
+            def copies(one: World = one) -> list:
+                return [c for c in one.rollouts.counters(one.key, one.kept()) if c.role == "shadow"]
+
+            until(lambda copies=copies: sum(c.n + c.dropped for c in copies()) >= 300)
+            dropped = sum(c.dropped for c in copies())
+            assert dropped > 100 or name != "spins"
+            assert one.policy.shadowing <= 5
+            if name == "spins":  # that copies wait for one another is not held against the candidate
+                until(lambda: one.policy.shadowing == 0)
+                one.wait_for(one.policy.pools[1].workers[0].answered, "shadow")
+                took = {
+                    role: sum(us for (us,) in one.rows("latency_us", f"role = '{role}' AND error = ''"))
+                    for role in ("live", "shadow")
+                }
+                assert took["shadow"] <= 1e6 * one.policy.pools[1].workers[0].busy + took["live"]
+    assert spent["spins"] <= 1.2 * spent["as quick"]  # gateway and client, which share this process
 
 
 @pytest.mark.parametrize("act", ["time.sleep(60)", "os._exit(1)"], ids=["hangs", "crashes"])

@@ -557,7 +557,13 @@ NINE = [0.6] * 9
 
 
 @pytest.mark.parametrize(
-    ("rates", "bar"), [([0.9, 0.6], 8), ([0.2, 0.25], 30), pytest.param([0.9, *NINE], 65, marks=pytest.mark.slow)]
+    ("rates", "bar"),
+    [
+        ([0.9, 0.6], 8),
+        ([0.2, 0.25], 30),
+        pytest.param([0.9, *NINE], 65, marks=pytest.mark.slow),
+        pytest.param([0.5, *[0.4] * 9], 215, marks=pytest.mark.slow),
+    ],
 )
 def test_thompson_regrets_little(rates, bar):
     regret = bandits.play("thompson", rates, 10_000, 200, 62)
@@ -568,7 +574,12 @@ def test_thompson_regrets_little(rates, bar):
 
 @pytest.mark.parametrize(
     ("rates", "regret", "bound"),
-    [([0.9, 0.6], 46.6, 246.9), ([0.2, 0.25], 96.5, 1473.9), ([0.9, *NINE], 411.6, 2222.1)],
+    [
+        ([0.9, 0.6], 46.6, 246.9),
+        ([0.2, 0.25], 96.5, 1473.9),
+        ([0.9, *NINE], 411.6, 2222.1),
+        ([0.5, *[0.4] * 9], 592.1, 6635.3),
+    ],
 )
 def test_ucb1_regrets_what_is_known_of_it(rates, regret, bound):
     found = bandits.play("ucb1", rates, 10_000, 100, 63)[-1]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
+from itertools import pairwise
 
 import pytest
 from rollout_world import AB, BANDIT, CANARY, SHADOW, Traffic, started, text
 
 from mlcli.errors import AlreadyExists, InvalidInput, InvalidState, NotFound
+from mlcli.rollouts import controller as controlling
 from mlcli.rollouts import lifecycle
+from mlcli.rollouts import pace as pacing
 from mlcli.rollouts.controller import Controller
 from mlcli.rollouts.observe import adjusted, analyze, moves
 from mlcli.rollouts.offline import demand
@@ -447,3 +451,68 @@ def test_the_canary_of_the_examples_has_its_moves():
     weights = [Weights(n, n, (1 - w, w), 0, n, "") for n, w in enumerate((0.1, 0.5, 0.0), 1)]
     assert moves(weights) == [(1, 0.1, 0.5, 2), (1, 0.0, 0.1, 3), (2, 0.0, 0.5, 3)]
     assert CANARY.count("set_weight") == 3
+
+
+def analyses_of(rollouts, monkeypatch, ticks: int, between=lambda tick: None, took: float = 0.0) -> list[float]:
+    """At which seconds a controller analyses that looks once a second, on a clock of the test's, until the rollout's end."""
+    clock = {"now": 1_000.0}
+    base = time.time() - clock["now"]
+    found = []
+
+    def analyses(*args, **more):
+        found.append(clock["now"] - 1_000)
+        clock["now"] += took
+        return analyze(*args, **more)
+
+    def sleeps(seconds):
+        clock["now"] += seconds
+        between(clock["now"] - 1_000)
+        if clock["now"] - 1_000 > ticks:
+            raise KeyboardInterrupt
+
+    for module in (controlling, pacing):
+        monkeypatch.setattr(module.time, "monotonic", lambda: clock["now"])
+    monkeypatch.setattr(kept.time, "time_ns", lambda: int((base + clock["now"]) * 1e9))
+    monkeypatch.setattr(kept.time, "time", lambda: base + clock["now"])
+    monkeypatch.setattr(controlling, "analyze", analyses)
+    monkeypatch.setattr(controlling.time, "sleep", sleeps)
+    with contextlib.suppress(KeyboardInterrupt):
+        controlling.run(rollouts, "demo")
+    return found
+
+
+def test_a_controller_without_news_rests(rollouts, monkeypatch):
+    started(rollouts, text(strategy=AB))
+    assert len(analyses_of(rollouts, monkeypatch, 60)) <= 7
+    assert not rollouts.get("demo").controller
+
+
+def test_a_controller_looks_at_each_batch_and_rests_four_times_as_long_as_it_took(rollouts, monkeypatch):
+    key = started(rollouts, text(strategy=AB)).key
+
+    def each(tick: float) -> None:
+        rollouts.record(key, [prediction(f"r{tick}")])
+
+    with monkeypatch.context() as clock:
+        assert len(analyses_of(rollouts, clock, 40, each)) >= 40
+    with monkeypatch.context() as clock:
+        slow = analyses_of(rollouts, clock, 120, each, took=2.0)
+    assert min(b - a for a, b in pairwise(slow)) >= 10
+    assert len(slow) >= 10
+
+
+def test_a_controller_that_takes_longer_than_its_lease_decides_all_the_same(rollouts, monkeypatch):
+    registered(rollouts)
+    started(rollouts, text(strategy=AB))
+    Traffic(rollouts, "demo").come(3_000, errors=(0.01, 0.9))
+    analyses_of(rollouts, monkeypatch, 60, took=8.0)
+    assert rollouts.get("demo").state == "aborted"
+
+
+def test_a_time_of_the_file_wakes_a_controller(rollouts, monkeypatch):
+    spec = text(strategy=AB, decision="primary: conversion, max_duration: 15s, on_timeout: rollback")
+    started(rollouts, spec)
+    analyses_of(rollouts, monkeypatch, 60)
+    events = rollouts.events(1)
+    assert rollouts.get("demo").state == "aborted"
+    assert 14 <= (events[-1].ns - events[0].ns) / 1e9 <= 19

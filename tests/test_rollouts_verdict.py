@@ -88,7 +88,11 @@ def test_few_errors_of_a_candidate_end_nothing():
 
 def test_a_margin_of_harm_ends_it_and_a_wide_one_lets_it_pass():
     worse = observed(cells={"conversion": ((Cell(2_000, 600, 600), Cell(2_000, 300, 300)),)})
-    assert decide(rollout(gate="{metric: conversion, margin: -0.01}"), worse).rule == "conversion margin"
+    broken = decide(rollout(gate="{metric: conversion, margin: -0.01}"), worse)
+    assert broken.rule == "conversion margin"
+    assert {gate.p for gate in broken.gates if gate.gate == "conversion margin"} == {
+        None
+    }  # its bounds decide; p asks whether there is any effect
     same = observed(
         cells={"conversion": ((Cell(40_000, 8_000, 8_000), Cell(40_000, 8_000, 8_000)),)}, units=((40_000, 40_000),)
     )

@@ -238,18 +238,24 @@ def get(name: Name, as_json: options.Json = False) -> None:
 def status(
     name: Name,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Show it again each second until it has ended; ^C ends it.")
+        bool, typer.Option("--watch", help="Show it again on news until it has ended; ^C ends it.")
     ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Show arms, metrics, gates and the verdict as of now."""
     need_statistics()
     from mlcli.rollouts.observe import analyze
+    from mlcli.rollouts.pace import Pace
 
     with open_store(create=False) as store:
         rollouts = Rollouts(store)
+        pace = Pace(rollouts, name)
         while True:
+            if not pace.due():
+                time.sleep(_WATCH)
+                continue
             analysis = analyze(rollouts, name)
+            pace.done(analysis)
             if watch and render.on_terminal() and not as_json:
                 print("\x1b[H\x1b[2J", end="")
             _show(rollouts, analysis, as_json=as_json)
@@ -441,11 +447,13 @@ def report(
 
 
 def _write(path: str, text: str) -> None:
-    aside = f"{path}.part"
+    special = os.path.exists(path) and not os.path.isfile(path)  # a pipe or a device: nothing may take its place
+    aside = path if special else f"{path}.part"
     try:
         with open(aside, "w", encoding="utf-8") as file:
             file.write(text)
-        os.replace(aside, path)
+        if not special:
+            os.replace(aside, path)
     except OSError as error:
         raise MlcliError(
             f"cannot write {path}: {error.strerror}", hint="name a file in a folder that is there"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -51,7 +52,7 @@ def best_probabilities(posteriors: Sequence[Any]) -> list[float]:
 
     Integrated, not drawn: there is no seed that a verdict could depend on, and no noise in small probabilities.
     """
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    nodes, weights = _rule()
     # Three panels: what decides is often in the tails, where one rule of this order has few nodes.
     edges = (0.0, 0.01, 0.99, 1.0)
     found = []
@@ -65,6 +66,13 @@ def best_probabilities(posteriors: Sequence[Any]) -> list[float]:
         found.append(total)
     whole = sum(found)
     return [share / whole for share in found]
+
+
+@cache
+def _rule() -> tuple[Any, Any]:
+    """Gauss and Legendre's nodes and weights, which cost more to find than all that is done with them."""
+    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    return nodes, weights
 
 
 def floored(shares: Sequence[float], floor: float) -> list[float]:

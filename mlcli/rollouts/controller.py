@@ -1,4 +1,4 @@
-"""The one process that decides on a rollout: looks each second, gives its verdict, and does what follows from it.
+"""The one process that decides on a rollout: looks when there is news, gives its verdict, and does what follows from it.
 
 `python -m mlcli.rollouts.controller STORE NAME [ARTIFACT_ROOT]`. A lease in the store makes it the only one, however many
 are started; when it dies, the next takes over where the rollout stands, for all that it knows is in the store.
@@ -16,6 +16,7 @@ from mlcli.errors import InvalidState, MlcliError, StoreUnavailable
 from mlcli.rollouts import bandits, lifecycle
 from mlcli.rollouts.lifecycle import ROLLED_BACK, evidence_of
 from mlcli.rollouts.observe import Analysis, analyze
+from mlcli.rollouts.pace import Pace
 from mlcli.store.rollouts import PAUSED, RUNNING, RolloutRecord, Rollouts
 
 INTERVAL = 1.0
@@ -36,13 +37,19 @@ class Controller:
         self._units = 0
         self._recommended = ""
         self._failed = ""
+        self._lease = LEASE
 
     def turn(self) -> Analysis | None:
         """Look once and act on it. None where there is nothing to decide, or another controller decides."""
         record = self.rollouts.get(self.name)
-        if record.state != RUNNING or not self.rollouts.take_lease(record.key, self.holder, LEASE):
+        if record.state != RUNNING or not self.hold(record.key):
             return None
+        began = time.monotonic()
         analysis = analyze(self.rollouts, self.name)
+        # What is concluded hangs on the lease, which a long analysis may outlive; the next one is given longer.
+        self._lease = max(LEASE, 3 * (time.monotonic() - began))
+        if not self.hold(record.key):
+            return None
         self._keep(record, analysis)
         try:
             self._act(analysis)
@@ -55,6 +62,10 @@ class Controller:
                 self.rollouts.note(self.name, "failed", actor="controller", reason=error.message)
             self._failed = error.message
         return analysis
+
+    def hold(self, key: int) -> bool:
+        """Stay, or become, the controller. False where another one decides."""
+        return self.rollouts.take_lease(key, self.holder, self._lease)
 
     def release(self) -> None:
         """Let the next controller begin at once."""
@@ -128,11 +139,14 @@ def earned(analysis: Analysis) -> list[bandits.Rewards]:
 
 def run(rollouts: Rollouts, name: str, *, interval: float = INTERVAL) -> None:
     """Decide until the rollout has ended, or this process is told to end."""
-    controller = Controller(rollouts, name)
+    controller, pace = Controller(rollouts, name), Pace(rollouts, name)
     try:
-        while rollouts.get(name).state in (RUNNING, PAUSED):
+        while (record := rollouts.get(name)).state in (RUNNING, PAUSED):
             try:
-                controller.turn()
+                if record.state == RUNNING and not pace.due():
+                    controller.hold(record.key)
+                elif record.state == RUNNING and (analysis := controller.turn()) is not None:
+                    pace.done(analysis)
             except StoreUnavailable as error:
                 print(f"controller of {name}: {error.message}; it looks again", file=sys.stderr, flush=True)
             time.sleep(interval)

@@ -13,6 +13,7 @@ from mlcli.evaluation.statistics import newcombe, wilson
 from mlcli.rollouts import bandits, drift, effects, latency
 from mlcli.rollouts.effects import Cell
 from mlcli.rollouts.observe import Analysis, analyze
+from mlcli.rollouts.verdict import gate_alpha
 from mlcli.store.rollouts import Decided, Rollouts
 
 _ASSUMPTIONS = (
@@ -34,6 +35,7 @@ def figures(rollouts: Rollouts, name: str, *, as_of_ns: int | None = None) -> di
         **analysis.to_dictionary(),
         "state": record.state,
         "invalid": record.invalid,
+        "gate_alpha": gate_alpha(analysis.rollout),
         "fixed_horizon": fixed_horizon(analysis),
         "shadow": agreement(rollouts.pairs(record.key, analysis.moment.batch)) if analysis.observed.pairs else None,
         "weights": [one._asdict() for one in rollouts.weights(record.key)],
@@ -169,10 +171,22 @@ def html(told: dict[str, Any]) -> str:
         parts += ["<h2>Metrics</h2>", f"<div{grey}>{table(head, rows)}</div>"]
     if told["gates"]:
         rows = [[gate["gate"], gate["candidate"], gate["status"], gate["detail"]] for gate in told["gates"]]
-        parts += ["<h2>Gates</h2>", table(("gate", "candidate", "status", "what"), rows)]
+        parts += ["<h2>Gates</h2>", _of_words(("gate", "candidate", "status", "what"), rows)]
     parts.append(f"<p>Sample ratio: p = {_text(told['sample_ratio'])}; units in two arms: {told['crossed']}</p>")
     if told["shadow"]:
-        parts += ["<h2>Shadow</h2>", table(("what", "value"), [[k, str(v)] for k, v in told["shadow"].items()])]
+        parts += ["<h2>Shadow</h2>", _of_words(("what", "value"), _flat(told["shadow"]))]
+    if told["fixed_horizon"]:
+        rows = [
+            [
+                one["metric"],
+                one["candidate"],
+                *(_text(one.get(key)) for key in ("probability_to_beat_control", "low", "high", "p")),
+            ]
+            for one in told["fixed_horizon"]
+        ]
+        told_of = "A description: bounds and p are right only if nobody looked before, and stand here once all units of the plan came under the same weights."
+        columns = ("metric", "candidate", "probability to beat control", "from", "to", "p")
+        parts += ["<h2>One look at the planned end</h2>", f"<p class=dim>{told_of}</p>", table(columns, rows)]
     pictures = [("Weights over time", _weights(told["weights"], names, start)), *_histories(told, start), _cdf(told)]
     shown = [
         f"<figure><figcaption>{escape(title)}</figcaption>{picture}</figure>" for title, picture in pictures if picture
@@ -182,11 +196,32 @@ def html(told: dict[str, Any]) -> str:
         [_since(event["ns"], start), event["kind"], event["state"], event["actor"], event["reason"]]
         for event in told["events"]
     ]
-    parts += ["<h2>Events</h2>", table(("after", "event", "state", "by", "reason"), rows)]
+    parts += ["<h2>Events</h2>", _of_words(("after", "event", "state", "by", "reason"), rows)]
     parts += ["<h2>Assumptions</h2>", "<ul>", *(f"<li>{escape(line)}</li>" for line in told["assumptions"]), "</ul>"]
     title = escape(f"rollout {told['rollout']}")
     body = "\n".join(parts)
-    return f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>\n{body}\n</html>\n'
+    return f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}{_WORDS}</style>\n{body}\n</html>\n'
+
+
+_WORDS = ".words td,.words th{text-align:left;white-space:normal}"
+
+
+def _of_words(head: tuple[str, ...], rows: list[list[str]]) -> str:
+    return f'<div class="words">{table(head, rows)}</div>'
+
+
+def _flat(told: dict[str, Any], before: str = "") -> list[list[str]]:
+    """A line for each number or list of them, with the names that lead to it."""
+    rows: list[list[str]] = []
+    for key, value in told.items():
+        name = f"{before}{key.replace('_', ' ')}"
+        if isinstance(value, dict):
+            rows += _flat(value, f"{name}, ")
+        elif isinstance(value, list):
+            rows.append([name, ", ".join(f"{one:.4g}" if isinstance(one, (int, float)) else str(one) for one in value)])
+        else:
+            rows.append([name, f"{value:.4g}" if isinstance(value, float) else str(value)])
+    return rows
 
 
 def _class(told: dict[str, Any]) -> str:
@@ -199,7 +234,7 @@ def _text(value: float | None) -> str:
 
 def _since(ns: int, start: int) -> str:
     seconds = (ns - start) / 1e9
-    return f"{seconds:.0f} s" if abs(seconds) < 7200 else f"{seconds / 3600:.1f} h"
+    return f"{round(seconds)} s" if abs(seconds) < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _weights(weights: list[dict[str, Any]], names: list[str], start: int) -> str:
@@ -240,7 +275,10 @@ def _histories(told: dict[str, Any], start: int) -> list[tuple[str, str]]:
         if len(lines["effect"]) > 1
     ]
     grown = [(title, points) for title, points in evidence.items() if len(points) > 1]
-    return [*found, ("Evidence against the gates: -log10 p", plot(grown, "seconds", "evidence"))] if grown else found
+    if grown:
+        title, level = "Evidence of harm: -log10 p; a gate fails at the line", -math.log10(told["gate_alpha"])
+        found.append((title, plot(grown, "seconds", "evidence", level=level)))
+    return found
 
 
 def _cdf(told: dict[str, Any]) -> tuple[str, str]:

@@ -201,7 +201,8 @@ def _broken(rollout: Rollout, observed: Observed, gates: Sequence[GateResult]) -
     return None
 
 
-def _alpha(rollout: Rollout) -> float:
+def gate_alpha(rollout: Rollout) -> float:
+    """The level of each gate, so that all of them together keep ``guardrail_alpha``."""
     return rollout.decision.guardrail_alpha / max(len(rollout.gates) * len(rollout.candidates), 1)
 
 
@@ -212,7 +213,7 @@ def _gate(rollout: Rollout, observed: Observed, gate: Gate, arm: int) -> GateRes
 
 def _events(rollout: Rollout, observed: Observed, gate: Gate, arm: int) -> GateResult:
     name = rollout.arms[arm].name
-    alpha = _alpha(rollout)
+    alpha = gate_alpha(rollout)
     mine = [(who == arm, where) for who, where in observed.first_errors if who in (0, arm)]
     if rollout.strategy == "shadow":  # both get the same requests: an error of one alone is anybody's at even odds
         weight = [0.5] * len(mine)
@@ -246,12 +247,12 @@ def _quantile(rollout: Rollout, observed: Observed, gate: Gate, arm: int) -> Gat
     p = p if direction > 0 else 1.0  # faster than it may be slower is nothing against it
     ours, theirs = latency.quantile(candidate, q) or 0.0, latency.quantile(control, q) or 0.0
     said = f"{ours / 1000:.3g} ms against {theirs / 1000:.3g} ms (p = {p:.2g})"
-    return GateResult(gate.name, name, "fail" if p <= _alpha(rollout) else "pass", said, p)
+    return GateResult(gate.name, name, "fail" if p <= gate_alpha(rollout) else "pass", said, p)
 
 
 def _limit(rollout: Rollout, observed: Observed, gate: Gate, arm: int) -> GateResult:
     metric, name, traffic = rollout.metric(gate.metric), rollout.arms[arm].name, observed.traffic[arm]
-    alpha = _alpha(rollout)
+    alpha = gate_alpha(rollout)
     if metric.kind == "quantile":
         if not traffic.latencies:
             return GateResult(gate.name, name, "inconclusive", "no answer yet", None, waits=True)
@@ -283,7 +284,7 @@ def _limited(gate: Gate, name: str, *, broken: bool, within: bool, said: str, p:
 
 def _margin(rollout: Rollout, observed: Observed, gate: Gate, arm: int) -> GateResult:
     metric, name = rollout.metric(gate.metric), rollout.arms[arm].name
-    found = compare(rollout, observed, metric, arm, _alpha(rollout))
+    found = compare(rollout, observed, metric, arm, gate_alpha(rollout))
     if found.low is None or found.high is None:
         return GateResult(gate.name, name, "inconclusive", f"too little of {metric.name} yet", None, waits=found.n == 0)
     low, high, margin = found.low, found.high, gate.margin
@@ -291,8 +292,8 @@ def _margin(rollout: Rollout, observed: Observed, gate: Gate, arm: int) -> GateR
         low, high, margin = -high, -low, -margin
     said = f"{found.difference:+.4g} ({found.low:+.4g} to {found.high:+.4g})"
     if high < margin:
-        return GateResult(gate.name, name, "fail", said, found.p)
-    return GateResult(gate.name, name, "pass" if low > margin else "inconclusive", said, found.p)
+        return GateResult(gate.name, name, "fail", said, None)
+    return GateResult(gate.name, name, "pass" if low > margin else "inconclusive", said, None)
 
 
 # --- rule 3

@@ -17,10 +17,11 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from mlcli.errors import MlcliError
-from mlcli.models.worker import MODEL_RAISED
+from mlcli.models.worker import INFER, MODEL_RAISED
 from mlcli.rollouts.assignment import Range, arm_at, canary_ranges, place, ranges
 from mlcli.rollouts.rolloutfile import Rollout
 from mlcli.server import http
@@ -45,6 +46,7 @@ from mlcli.store.rollouts import (
 )
 
 LOOK = 0.25
+TOGETHER = 0.005  # seconds in which requests are gathered before shadows get them
 MAX_UNITS = 200_000
 OTHER = "other"  # the role of requests that are not analysed: no unit, no match, or not covered
 DEAD = "worker-dead"
@@ -72,6 +74,18 @@ class Decision(NamedTuple):
     place: float
     version: int
     propensity: float
+
+
+class Copy(NamedTuple):
+    """A request that shadows are to answer too; ``around`` are the seconds it took here besides those of its model."""
+
+    kind: int
+    body: bytes
+    request_id: str
+    unit: str
+    version: int
+    ns: int
+    around: float
 
 
 def force_of(rollout: Rollout, state: str, weights: Weights | None) -> Force:
@@ -172,11 +186,14 @@ class RolloutPolicy:
             ]
             for arm, model in zip(rollout.arms, models, strict=True)
         ]
+        # What the Open Inference Protocol has a place for in the body: it ends with a brace, and has no parameters yet.
+        self._variants = [b', "parameters": ' + http.dump({"variant": arm.name}) + b"}" for arm in rollout.arms]
         self._dead: set[int] = set()
         self._started = asyncio.Event()
         self._closing = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self._copies: set[asyncio.Task[None]] = set()
+        self._waiting: list[Copy] = []
+        self._copies: set[asyncio.Future[Answer]] = set()
         self._watcher = threading.Thread(target=self._watch, name="watcher", daemon=True)
         self._controller = list(controller)
         self._child: subprocess.Popen[bytes] | None = None
@@ -206,6 +223,7 @@ class RolloutPolicy:
     async def close(self) -> None:
         """Keep what was recorded, and end; requests have been answered by now."""
         self._closing = True
+        self._shadow()
         if self._copies:
             await asyncio.wait(self._copies, timeout=2.0)
         for task in list(self._tasks):
@@ -218,11 +236,10 @@ class RolloutPolicy:
         if self._reader is not None:
             self._reader.store.close()
 
-    def _spawn(self, work: Coroutine[None, None, None], among: set[asyncio.Task[None]] | None = None) -> None:
-        kept = self._tasks if among is None else among
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = self._loop.create_task(work)
-        kept.add(task)
-        task.add_done_callback(kept.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     # -- requests
 
@@ -239,6 +256,7 @@ class RolloutPolicy:
         error = fault(answer)
         answered = arm
         took = time.perf_counter() - start
+        around = max(took - answer.seconds, 0.0)
         if arm and (error or answer.status == 400) and self.rollout.fallback == "control":
             other = await self._ask(0, asked)
             if error or other.status == 200:
@@ -251,10 +269,13 @@ class RolloutPolicy:
         )  # fmt: skip
         self.recorder.add(row, self._exposure(decision, ns))
         if self.assigner.force.shadow and decision.role == LIVE:
-            self._loop.call_soon(self._shadow, asked, request_id, decision, ns)
+            self._later(Copy(asked.kind, asked.body, request_id, decision.unit, decision.version, ns, around))
         if self.recorder.durability != "async":
             await self.recorder.kept()
-        return answer.status, answer.body, [*_JSON, (b"x-request-id", request_id.encode()), *self._told[answered]]
+        body = answer.body
+        if asked.kind == INFER and answer.status == 200:
+            body = body[:-1] + self._variants[answered]
+        return answer.status, body, [*_JSON, (b"x-request-id", request_id.encode()), *self._told[answered]]
 
     def _unit(self, asked: Asked, request_id: str) -> str:
         """The unit of a request that is to be analysed, "" for one that is not."""
@@ -304,41 +325,50 @@ class RolloutPolicy:
 
     # -- shadows
 
-    def _shadow(self, asked: Asked, request_id: str, decision: Decision, ns: int) -> None:
+    def _later(self, copy: Copy) -> None:
+        """Let shadows have a request in a moment, with others: a worker is woken once for all of them."""
         if random.random() >= self.assigner.force.shadow:  # noqa: S311 - a sample, no secret
             return
-        for arm in range(1, len(self.pools)):
-            if self.shadowing >= self.rollout.shadow.queue or not self.pools[arm].ready:
-                self.recorder.drop(SHADOW, arm, decision.version, ns)
-                continue
-            self.shadowing += 1
-            self._spawn(self._copy(arm, asked, request_id, decision), self._copies)
+        if not self._waiting:
+            self._loop.call_later(TOGETHER, self._shadow)
+        self._waiting.append(copy)
 
-    async def _copy(self, arm: int, asked: Asked, request_id: str, decision: Decision) -> None:
-        """Let a shadow answer too; nobody but the store hears of it."""
-        try:
-            ns, start = time.time_ns(), time.perf_counter()
-            answer = await self._ask(arm, asked)
-            error = fault(answer) or (f"refused: {_words(answer)}" if answer.status != 200 else "")
-            self.recorder.add(
-                Row(
-                    request_id,
-                    SHADOW,
-                    arm,
-                    arm,
-                    decision.version,
-                    1.0,
-                    decision.unit,
-                    ns,
-                    int((time.perf_counter() - start) * 1e6),
-                    answer.status,
-                    error,
-                    b"",
-                    answer.body,
-                )
+    def _shadow(self) -> None:
+        """Let shadows answer too; nobody but the store hears of it."""
+        waiting, self._waiting = self._waiting, []
+        for copy in waiting:
+            for arm in range(1, len(self.pools)):
+                pool = self.pools[arm]
+                if self.shadowing >= self.rollout.shadow.queue or not pool.ready:
+                    self.recorder.drop(SHADOW, arm, copy.version, copy.ns)
+                    continue
+                ns, start = time.time_ns(), time.perf_counter()
+                try:
+                    answer = pool.ask(copy.kind, copy.body)
+                except Refused as refused:
+                    self._copied(copy, arm, ns, start, _failed(refused.message))
+                    continue
+                self.shadowing += 1
+                self._copies.add(answer)
+                answer.add_done_callback(partial(self._shadowed, copy, arm, ns, start))
+
+    def _shadowed(self, copy: Copy, arm: int, ns: int, start: float, answer: asyncio.Future[Answer]) -> None:
+        self.shadowing -= 1
+        self._copies.discard(answer)
+        if not answer.cancelled():
+            self._copied(copy, arm, ns, start, answer.result())
+
+    def _copied(self, copy: Copy, arm: int, ns: int, start: float, answer: Answer) -> None:
+        error = fault(answer) or (f"refused: {_words(answer)}" if answer.status != 200 else "")
+        # What a client would have waited. Copies wait for one another, as requests that are paced by control's answers do not.
+        seconds = copy.around + answer.seconds if answer.seconds else time.perf_counter() - start
+        took = int(seconds * 1e6)
+        self.recorder.add(
+            Row(
+                copy.request_id, SHADOW, arm, arm, copy.version, 1.0, copy.unit, ns, took, answer.status, error, b"",
+                answer.body,
             )
-        finally:
-            self.shadowing -= 1
+        )  # fmt: skip
 
     # -- feedback
 

@@ -461,6 +461,15 @@ class Rollouts:
         )
         return (int(row[0]), int(row[1])) if row else (NO_BATCH, 0)
 
+    def newest(self, key: int) -> Tuple[int, int]:
+        """The last batch and the last event: while both stay, nothing has come in."""
+        row = self.database.one(
+            "SELECT (SELECT MAX(id) FROM rollout_batches WHERE rollout = :key),"
+            " (SELECT MAX(id) FROM rollout_events WHERE rollout = :key)",
+            {"key": key},
+        )
+        return (int(row[0] or NO_BATCH), int(row[1] or 0)) if row else (NO_BATCH, 0)
+
     # -- what verdicts are made of
 
     def count_units(self, key: int, batch: int) -> List[Tuple[int, int, int]]:

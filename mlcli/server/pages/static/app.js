@@ -392,7 +392,10 @@
     before = key;
   });
   $("#keys")?.addEventListener("click", () => $("#key-help").showModal());
-  for (const one of $$('[role="button"]')) one.addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); one.click(); } });
+  document.addEventListener("keydown", (event) => { // of parts that are renewed too
+    const button = event.target.closest?.('[role="button"]');
+    if (button && (event.key === "Enter" || event.key === " ")) { event.preventDefault(); button.click(); }
+  });
 
   localTimes(document);
   showChosen();
