@@ -16,7 +16,7 @@ from mlcli.rollouts.observe import analyze
 from mlcli.server.pages import rollouts as pages
 from mlcli.server.pages.pictures import picture
 from mlcli.store import open_store
-from mlcli.store.rollouts import Rollouts
+from mlcli.store.rollouts import Prediction, Rollouts
 
 EVIL = "<script>alert(1)</script>"
 
@@ -48,6 +48,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
             for _ in range(3):
                 traffic.come(300, rate=(0.2, 0.4))
                 keep_verdict(rollouts, name)
+        key = rollouts.get("copy").key
+        pairs = [
+            Prediction(f"p{n}", role, int(role == "shadow"), 0, 1, 1.0, f"u{n}", 1, 4000, 200, prediction=said, score=float(said))
+            for n in range(40)
+            for role, said in (("live", str(n % 2)), ("shadow", str(n % 2 if n > 3 else 1)))
+        ]  # fmt: skip
+        rollouts.record(key, pairs)
         rollouts.create("idea", world.text("idea"))
         rollouts.note("split", "noted", actor=EVIL, reason=EVIL)
         store.update_run(run.info.run_id, "FINISHED")
@@ -95,6 +102,12 @@ def test_the_page_shows_what_the_analysis_says(site):
     assert len(course["points"]) == 2  # the first verdict came before there were 25 events in each cell
     assert all(low < middle < high for _, low, middle, high in course["points"])
     assert shown["judged"]["gate_alpha"] == pytest.approx(0.01 / 3)
+
+
+def test_a_shadow_is_told_by_its_agreement(site):
+    shadow = show(site.client, "/rollouts/copy")["shadow"]
+    assert shadow["pairs"] == 40
+    assert shadow["agreement"]["share"] == 38 / 40
 
 
 def test_the_list_tells_state_step_and_verdict(site):
