@@ -1,193 +1,256 @@
-"""The pages of rollouts and of evaluations over HTTP, on one store with traffic whose truth is known."""
+"""The pages of rollouts and of evaluations: what they say, who may act on them, and that names from files stay text."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from types import SimpleNamespace
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
+import numpy as np
 import pytest
-import rollout_world as world
-from serving import Client, serving
+from rollout_world import AB, CANARY, SHADOW, Traffic, started, text
+from serving import Answer, Client, serving
+from sklearn.linear_model import LogisticRegression
 
-from mlcli.artifacts import open_artifacts
+import mlcli
 from mlcli.rollouts import lifecycle
-from mlcli.rollouts.observe import analyze
+from mlcli.rollouts.controller import Controller
 from mlcli.server.pages import rollouts as pages
 from mlcli.server.pages.pictures import picture
+from mlcli.server.security import Auth, Users
 from mlcli.store import open_store
 from mlcli.store.rollouts import Prediction, Rollouts
 
-EVIL = "<script>alert(1)</script>"
+EVIL = "<img src=x onerror=alert(1)>"
 
 
-def keep_verdict(rollouts: Rollouts, name: str) -> None:
-    found = analyze(rollouts, name)
-    verdict = found.verdict
-    rollouts.decide(found.record.key, found.moment.batch, verdict.verdict, verdict.rule, found.to_dictionary())
+class Site:
+    def __init__(self, root: Path, client: Client, evaluation: str) -> None:
+        self.root, self.client, self.evaluation = root, client, evaluation
+
+    def get(self, path: str, **headers: str) -> Answer:
+        return self.client.send("GET", path, **{"Accept": "text/html", **headers})
+
+    def data(self, path: str) -> Any:
+        answer = self.get(path + "?format=json")
+        assert answer.status == 200, answer
+        return answer.json
+
+    def do(self, action: str, **fields: str) -> int:
+        return self.client.send(
+            "POST",
+            f"/do/{action}",
+            urlencode(fields),
+            **{
+                "Content-Type": "application/x-www-form-urlencoded",
+                "Origin": f"http://127.0.0.1:{self.client.port}",
+                "Accept": "application/json",
+            },
+        ).status
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A rollout of each fate, an evaluation of the version that was rolled out, and a server before them."""
     root = tmp_path_factory.mktemp("rollouts") / "mlruns"
+    draw = np.random.default_rng(0)
+    inputs = draw.normal(size=(200, 2))
+    labels = (inputs[:, 0] + draw.normal(scale=0.5, size=200) > 0).astype(int)
+    before = mlcli.get_tracking_uri()
+    mlcli.set_tracking_uri(root)
+    try:
+        with mlcli.start_run():
+            mlcli.sklearn.log_model(LogisticRegression().fit(inputs, labels), "model", input_example=inputs[:2])
+            for _ in range(2):
+                version = mlcli.register_model(f"runs:/{mlcli.active_run().info.run_id}/model", "churn")
+        mlcli.MlflowClient().set_registered_model_alias("churn", "champion", "1")
+        evaluated = mlcli.evaluate(
+            f"models:/churn/{version.version}", inputs, targets=labels, method="holdout", baseline="dummy"
+        )
+    finally:
+        mlcli.set_tracking_uri(before)
     with open_store(str(root)) as store:
-        store.create_registered_model("churn")
-        run = store.create_run("0", run_name="scored")
-        for _ in range(2):
-            store.create_model_version("churn", f"runs:/{run.info.run_id}/model", run.info.run_id)
-        store.set_registered_model_alias("churn", "champion", "1")
         rollouts = Rollouts(store)
-        for name, strategy in (("ramp", world.CANARY), ("split", world.AB), ("copy", world.SHADOW)):
-            decision = "policy: no_harm" if name == "copy" else world.DECISION
-            text = world.text(name, strategy, decision=decision)
-            if name == "copy":
-                text = text.replace("  conversion:  {source: outcome}\n", "")
-            world.started(rollouts, text)
-        for name in ("ramp", "split", "copy"):
-            traffic = world.Traffic(rollouts, name)
-            for _ in range(3):
-                traffic.come(300, rate=(0.2, 0.4))
-                keep_verdict(rollouts, name)
-        key = rollouts.get("copy").key
+        started(rollouts, text("going", AB))
+        started(rollouts, text("better", AB))
+        started(rollouts, text("worse", AB))
+        started(rollouts, text("beside", SHADOW, decision="policy: no_harm, min_units: 50"))
+        started(rollouts, text("ramp", CANARY))
+        rollouts.create("draft", text("draft"))
         pairs = [
-            Prediction(f"p{n}", role, int(role == "shadow"), 0, 1, 1.0, f"u{n}", 1, 4000, 200, prediction=said, score=float(said))
+            Prediction(f"p{n}", role, int(role == "shadow"), 0, 1, 1.0, f"u{n}", 1, 4000, 200, prediction=said)
             for n in range(40)
-            for role, said in (("live", str(n % 2)), ("shadow", str(n % 2 if n > 3 else 1)))
-        ]  # fmt: skip
-        rollouts.record(key, pairs)
-        rollouts.create("idea", world.text("idea"))
-        rollouts.note("split", "noted", actor=EVIL, reason=EVIL)
-        store.update_run(run.info.run_id, "FINISHED")
-        store.set_tag(run.info.run_id, "mlcli.evaluation", "holdout")
-        store.set_tag(run.info.run_id, "mlcli.evaluation.version", "churn/2")
-        open_artifacts(run.info.artifact_uri).put_bytes(b'{"metrics": [1]}', "report.json")
+            for role, said in (("live", "1"), ("shadow", "1" if n > 1 else "0"))
+        ]
+        rollouts.record(rollouts.get("beside").key, pairs)
+        for name, traffic in (("better", {"rate": (0.2, 0.5)}), ("worse", {"errors": (0.0, 0.5)}), ("beside", {})):
+            controller, world = Controller(rollouts, name, "test"), Traffic(rollouts, name)
+            for _ in range(6):
+                if rollouts.get(name).state == "running":
+                    world.come(300, **traffic)
+                    controller.turn()
+        lifecycle.pause(rollouts, "going", actor="ann", reason=EVIL)
     with serving(root) as (client, _):
-        yield SimpleNamespace(client=client, root=root, run=run.info.run_id)
+        yield Site(root, client, evaluated.run_id)
 
 
-def show(client: Client, path: str) -> dict:
-    answer = client.send("GET", path + ("&" if "?" in path else "?") + "format=json", Accept="text/html")
-    assert answer.status == 200, answer
-    return answer.json
+def test_every_page_is_html_and_its_twin_json(site: Site) -> None:
+    for path in ("/rollouts", *(f"/rollouts/{name}" for name in ("better", "worse", "beside", "going", "draft"))):
+        page = site.get(path)
+        assert page.status == 200, page
+        assert b"<!doctype html>" in page.body.lower()
+        assert "script-src 'self'" in page.headers["content-security-policy"]
+        assert site.data(path)
 
 
-def do(client: Client, action: str, *, expect: int = 303, origin: bool = True, **fields: str) -> None:
-    headers = {"Origin": f"http://127.0.0.1:{client.port}"} if origin else {}
-    answer = client.send(
-        "POST", f"/do/{action}", urlencode(fields), **{"Content-Type": "application/x-www-form-urlencoded", **headers}
-    )
-    assert answer.status == expect, answer
-
-
-@pytest.mark.parametrize("path", ["/rollouts", "/rollouts/ramp", "/rollouts/split", "/rollouts/copy", "/rollouts/idea"])
-@pytest.mark.parametrize("language", ["en", "ko"])
-def test_every_page_of_rollouts_is_drawn_and_holds_no_code_of_others(site, path, language):
-    page = site.client.send("GET", f"{path}?lang={language}", Accept="text/html")
-    assert page.status == 200, page
-    assert EVIL.encode() not in page.body
-    assert b"default-src 'none'" in page.headers["content-security-policy"].encode()
-    part = site.client.send("GET", f"{path}?part=live", Accept="text/html")
-    assert part.status == 200
-    assert b"<html" not in part.body
-
-
-def test_the_page_shows_what_the_analysis_says(site):
-    shown = show(site.client, "/rollouts/split")
-    with open_store(str(site.root)) as store:
-        told = analyze(Rollouts(store), "split").to_dictionary()
-    assert shown["judged"]["verdict"] == told["verdict"]
-    assert shown["arms"] == told["arms"]
-    assert [gate["status"] for gate in shown["judged"]["gates"]] == [gate["status"] for gate in told["gates"]]
-    (course,) = shown["courses"]["intervals"]
-    assert len(course["points"]) == 2  # the first verdict came before there were 25 events in each cell
-    assert all(low < middle < high for _, low, middle, high in course["points"])
-    assert shown["judged"]["gate_alpha"] == pytest.approx(0.01 / 3)
-
-
-def test_a_shadow_is_told_by_its_agreement(site):
-    shadow = show(site.client, "/rollouts/copy")["shadow"]
-    assert shadow["pairs"] == 40
-    assert shadow["agreement"]["share"] == 38 / 40
-
-
-def test_the_list_tells_state_step_and_verdict(site):
-    lines = {line["name"]: line for line in show(site.client, "/rollouts")["rollouts"]}
-    assert lines["idea"]["state"] == "draft"
-    assert lines["ramp"]["strategy"] == "canary"
-    assert lines["ramp"]["weights"] == [0.9, 0.1]
-    assert lines["split"]["verdict"]
-
-
-def test_an_analysis_is_kept_while_nothing_comes(site):
-    with open_store(str(site.root)) as store:
-        rollouts = Rollouts(store)
-        record = rollouts.get("copy")
-        first, _ = pages._worked(store, rollouts, record)
-        assert pages._worked(store, rollouts, record)[0] is first
-        paused = lifecycle.pause(rollouts, "copy")
-        assert pages._worked(store, rollouts, paused)[0] is not first
-        lifecycle.resume(rollouts, "copy")
-
-
-def test_who_asks_while_another_analysis_runs_is_not_held_up(site):
-    with open_store(str(site.root)) as store, pages._one_at_a_time:
-        rollouts = Rollouts(store)
-        pages._kept.clear()
-        assert pages._worked(store, rollouts, rollouts.get("split")) == (None, "busy")
-
-
-def test_the_buttons_pause_resume_step_and_abort(site):
-    client = site.client
-    do(client, "pause-rollout", rollout="ramp", reason="lunch", origin=False, expect=403)
-    do(client, "pause-rollout", rollout="ramp", reason="lunch")
-    shown = show(client, "/rollouts/ramp")
-    assert shown["rollout"]["state"] == "paused"
-    assert shown["events"][0] | {"time": 0} == {
-        "time": 0, "kind": "paused", "state": "paused", "actor": "the web page", "reason": "lunch",
+def test_the_list_says_where_each_rollout_stands(site: Site) -> None:
+    listed = {one["name"]: one for one in site.data("/rollouts")["rollouts"]}
+    assert {name: one["state"] for name, one in listed.items()} == {
+        "better": "promoted", "worse": "aborted", "beside": "running", "going": "paused", "draft": "draft",
+        "ramp": "running",
     }  # fmt: skip
-    do(client, "resume-rollout", rollout="ramp")
-    step = shown["rollout"]["step"]
-    do(client, "advance-rollout", rollout="ramp", step=str(step))
-    do(client, "advance-rollout", rollout="ramp", step=str(step), expect=400)
-    assert show(client, "/rollouts/ramp")["arms"][1]["weight"] == 0.5
-    do(client, "abort-rollout", rollout="ramp", reason="enough")
-    assert show(client, "/rollouts/ramp")["rollout"]["state"] == "aborted"
-    assert show(client, "/rollouts/ramp")["arms"][0]["weight"] == 1.0
-    do(client, "resume-rollout", rollout="ramp", expect=400)
+    assert listed["worse"]["verdict"] == "ROLLBACK"
+    assert listed["better"]["weights"] == [0.0, 1.0]
 
 
-def test_a_promotion_moves_the_alias(site):
-    do(site.client, "promote-rollout", rollout="split", reason="good")
-    with open_store(str(site.root)) as store:
-        assert store.get_model_version_by_alias("churn", "champion").version == "2"
+def test_a_rollout_shows_its_verdict_gates_intervals_and_courses(site: Site) -> None:
+    told = site.data("/rollouts/better")
+    assert told["judged"]["metrics"]
+    conversion = next(one for one in told["judged"]["metrics"] if one["metric"] == "conversion")
+    assert conversion["low"] > 0
+    assert {gate["gate"] for gate in told["judged"]["gates"]}
+    assert [line["name"] for line in told["courses"]["weights"]] == ["champion", "challenger"]
+    assert told["courses"]["weights"][1]["points"][-1][1] == 1.0
+    assert told["events"][0]["kind"]
+    assert "ROLLBACK" in site.get("/rollouts/worse").body.decode()
 
 
-def test_a_version_shows_its_evaluations_and_rollouts(site):
-    shown = show(site.client, "/models/churn/2")
-    assert [item["run_id"] for item in shown["evaluations"]] == [site.run]
-    assert {item["name"] for item in shown["rollouts"]} >= {"ramp", "split", "copy", "idea"}
-    page = site.client.send("GET", "/models/churn/2", Accept="text/html")
-    assert b'href="/rollouts/split"' in page.body
+def test_a_shadow_shows_how_often_both_agree(site: Site) -> None:
+    told = site.data("/rollouts/beside")
+    assert told["arms"][1]["weight"] == 0
+    assert told["shadow"]["pairs"] == 40
+    assert told["shadow"]["agreement"]["share"] == 38 / 40
 
 
-def test_a_report_that_is_none_of_ours_is_left_out(site):
-    assert show(site.client, f"/runs/{site.run}")["evaluation"] is None
-
-
-def test_many_verdicts_are_thinned_to_the_last_of_each_stretch(site):
+def test_an_analysis_is_kept_until_the_state_changes(site: Site) -> None:
     with open_store(str(site.root)) as store:
         rollouts = Rollouts(store)
-        key = rollouts.get("copy").key
+        first, _ = pages._worked(store, rollouts, rollouts.get("beside"))
+        assert pages._worked(store, rollouts, rollouts.get("beside"))[0] is first
+        paused = lifecycle.pause(rollouts, "beside")
+        assert pages._worked(store, rollouts, paused)[0] is not first
+        lifecycle.resume(rollouts, "beside")
+
+
+def test_who_asks_while_another_analysis_runs_is_not_held_up(site: Site) -> None:
+    with open_store(str(site.root)) as store, pages._one_at_a_time:
+        pages._kept.clear()
+        rollouts = Rollouts(store)
+        assert pages._worked(store, rollouts, rollouts.get("better")) == (None, "busy")
+
+
+def test_many_verdicts_are_thinned_to_the_last_of_each_stretch(site: Site) -> None:
+    with open_store(str(site.root)) as store:
+        rollouts = Rollouts(store)
+        key = rollouts.get("beside").key
+        for number in range(5):
+            rollouts.decide(key, number, "HOLD", f"rule {number}", {})
         every = rollouts.decisions(key)[::-1]
         assert rollouts.course(key, 100) == every
-        fewer = rollouts.course(key, 2)
-        assert len(fewer) <= 2
-        assert fewer[-1] == every[-1]
+        assert len(rollouts.course(key, 2)) <= 2
+        assert rollouts.course(key, 2)[-1] == every[-1]
 
 
-def test_a_picture_keeps_its_points_in_its_box_and_draws_steps():
+def test_a_step_is_taken_only_from_where_the_page_showed_it(site: Site) -> None:
+    step = str(site.data("/rollouts/ramp")["rollout"]["step"])
+    assert site.do("advance-rollout", rollout="ramp", step=step) == 200
+    assert site.do("advance-rollout", rollout="ramp", step=step) == 400
+    assert site.data("/rollouts/ramp")["arms"][1]["weight"] == 0.5
+    assert site.do("promote-rollout", rollout="ramp", reason="good") == 200
+    assert site.data("/rollouts/ramp")["rollout"]["state"] == "promoted"
+
+
+def test_pictures_step_and_hold_their_reference_line() -> None:
     shape = picture([{"name": "a", "points": [(0, 0.1), (10, 0.5)]}], steps=True, share=True, across="time")
     assert len(shape["shapes"][0]["line"].split()) == 3
     flat = picture([{"name": "", "points": [(0, 1, 1, 1)]}], band=True, level=0)
     assert flat["box"]["top"] <= flat["level"] <= flat["box"]["bottom"]
     assert picture([]) == {}
+
+
+def test_what_people_wrote_stays_text(site: Site) -> None:
+    page = site.get("/rollouts/going").body.decode()
+    assert EVIL not in page
+    assert "&lt;img src=x" in page
+
+
+def test_an_unknown_rollout_is_not_found(site: Site) -> None:
+    assert site.get("/rollouts/nobody").status == 404
+    assert site.get("/rollouts/nobody?format=json").status == 404
+
+
+def test_a_rollout_is_resumed_and_aborted_from_its_page(site: Site) -> None:
+    assert site.do("resume-rollout", rollout="going") in (200, 303)
+    assert site.data("/rollouts/going")["rollout"]["state"] == "running"
+    assert site.do("abort-rollout", rollout="going", reason="enough") in (200, 303)
+    told = site.data("/rollouts/going")
+    assert told["rollout"]["state"] == "aborted"
+    assert told["events"][0]["reason"] == "enough"
+    assert site.do("resume-rollout", rollout="going") >= 400
+
+
+def test_an_evaluation_shows_scores_with_intervals_and_the_comparison(site: Site) -> None:
+    found = site.data(f"/runs/{site.evaluation}")["evaluation"]
+    scores = {one["name"]: one for one in found["scores"]}
+    assert scores["accuracy_score"]["low"] < scores["accuracy_score"]["value"] < scores["accuracy_score"]["high"]
+    verdicts = {one["metric"]: one["verdict"] for one in found["comparisons"]}
+    assert verdicts["accuracy_score"] == "better"
+    assert any(curve["lines"] for curve in found["curves"])
+    assert "accuracy_score" in site.get(f"/runs/{site.evaluation}").body.decode()
+
+
+def test_a_version_shows_what_it_was_offline_and_what_became_of_it(site: Site) -> None:
+    found = site.data("/models/churn/2")
+    assert [one["run_id"] for one in found["evaluations"]] == [site.evaluation]
+    assert {one["name"] for one in found["rollouts"]} >= {"better", "worse"}
+    assert site.get("/models/churn/2").status == 200
+
+
+def test_a_report_that_is_none_of_ours_is_left_out(site: Site, tmp_path) -> None:
+    root = tmp_path / "mlruns"
+    with open_store(str(root)) as store:
+        run = store.create_run("0", tags={"mlcli.evaluation": "none"})
+        from mlcli.artifacts import open_artifacts
+
+        for content in (b"[]", b"{", b'{"model": 1}', json.dumps({"metrics": {"a": None}}).encode()):
+            open_artifacts(run.info.artifact_uri).put_bytes(content, "report.json")
+            with serving(root) as (client, _):
+                answer = client.send("GET", f"/runs/{run.info.run_id}?format=json")
+                assert answer.status == 200
+                assert answer.json["evaluation"] is None
+
+
+def test_who_may_only_read_sees_no_buttons_and_changes_nothing(tmp_path) -> None:
+    root = tmp_path / "mlruns"
+    with open_store(str(root)) as store:
+        Rollouts(store).create("draft", text("draft"))
+    users = Users(str(root / "server-users.json"))
+    token = users.add("ann", "read")
+    with serving(root, auth=Auth(users=users), users=users) as (client, _):
+        read = {"Authorization": f"Bearer {token}", "Accept": "text/html"}
+        page = client.send("GET", "/rollouts/draft", **read)
+        assert page.status == 200, page
+        assert b"abort-rollout" not in page.body
+        refused = client.send(
+            "POST",
+            "/do/abort-rollout",
+            "rollout=draft",
+            **{
+                **read,
+                "Content-Type": "application/x-www-form-urlencoded",
+                "Origin": f"http://127.0.0.1:{client.port}",
+            },
+        )
+        assert refused.status == 403

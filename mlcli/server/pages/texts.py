@@ -379,6 +379,7 @@ KOREAN = {
     "Intervals and p-values hold over all looks together: the page may be watched. An interval is shown once there is enough to tell.": "구간과 p값은 몇 번을 보더라도 전체에 대해 성립하므로 계속 지켜봐도 됩니다. 구간은 판단할 만큼 모이면 보입니다.",
     "Lost": "유실",
     "Method": "방법",
+    "Model": "모델",
     "Next step": "다음 단계",
     "No evaluation of this version is on record.": "이 버전의 평가 기록이 없습니다.",
     "No gateway serves this rollout now, so nobody decides:": "지금 이 롤아웃을 제공하는 게이트웨이가 없어 아무도 결정하지 않습니다:",
@@ -458,5 +459,4 @@ KOREAN = {
     "Refitted on resamples. .632+ weighs the error on the rows a model was fitted on against that on rows it has not seen; the interval is where the scores of single refits lie, not where the truth lies.": "다시 뽑은 표본으로 새로 학습했습니다. .632+는 학습에 쓴 행의 오차와 보지 못한 행의 오차를 섞습니다. 구간은 한 번 학습한 점수들이 놓이는 범위이지, 참값이 놓이는 범위가 아닙니다.",
     "The intervals tell what other test rows would have given for this one fitted model; another training set would add to that. With few rows, BCa and percentile intervals cover less than they say.": "구간은 이미 학습된 이 모델 하나에 대해 다른 시험 행이었다면 나왔을 값을 말합니다. 다른 학습 자료였다면 여기에 더해집니다. 행이 적으면 BCa와 백분위수 구간은 말하는 것보다 덜 덮습니다.",
     "Mean of the folds. Folds share training rows, so the interval is widened as Nadeau and Bengio propose; it is approximate, since no unbiased one exists.": "폴드의 평균입니다. 폴드끼리 학습 행을 나누어 쓰므로 Nadeau와 Bengio의 방법으로 구간을 넓혔습니다. 편향 없는 구간은 없으므로 근사입니다.",
-    "Model": "모델",
 }  # fmt: skip
