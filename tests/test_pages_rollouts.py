@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import numpy as np
 import pytest
-from rollout_world import AB, SHADOW, Traffic, started, text
+from rollout_world import AB, CANARY, SHADOW, Traffic, started, text
 from serving import Answer, Client, serving
 from sklearn.linear_model import LogisticRegression
 
 import mlcli
 from mlcli.rollouts import lifecycle
 from mlcli.rollouts.controller import Controller
+from mlcli.server.pages import rollouts as pages
+from mlcli.server.pages.pictures import picture
 from mlcli.server.security import Auth, Users
 from mlcli.store import open_store
-from mlcli.store.rollouts import Rollouts
+from mlcli.store.rollouts import Prediction, Rollouts
 
 EVIL = "<img src=x onerror=alert(1)>"
 
 
 class Site:
-    def __init__(self, client: Client, evaluation: str) -> None:
-        self.client, self.evaluation = client, evaluation
+    def __init__(self, root: Path, client: Client, evaluation: str) -> None:
+        self.root, self.client, self.evaluation = root, client, evaluation
 
     def get(self, path: str, **headers: str) -> Answer:
         return self.client.send("GET", path, **{"Accept": "text/html", **headers})
@@ -74,7 +77,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         started(rollouts, text("better", AB))
         started(rollouts, text("worse", AB))
         started(rollouts, text("beside", SHADOW, decision="policy: no_harm, min_units: 50"))
+        started(rollouts, text("ramp", CANARY))
         rollouts.create("draft", text("draft"))
+        pairs = [
+            Prediction(f"p{n}", role, int(role == "shadow"), 0, 1, 1.0, f"u{n}", 1, 4000, 200, prediction=said)
+            for n in range(40)
+            for role, said in (("live", "1"), ("shadow", "1" if n > 1 else "0"))
+        ]
+        rollouts.record(rollouts.get("beside").key, pairs)
         for name, traffic in (("better", {"rate": (0.2, 0.5)}), ("worse", {"errors": (0.0, 0.5)}), ("beside", {})):
             controller, world = Controller(rollouts, name, "test"), Traffic(rollouts, name)
             for _ in range(6):
@@ -83,7 +93,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
                     controller.turn()
         lifecycle.pause(rollouts, "going", actor="ann", reason=EVIL)
     with serving(root) as (client, _):
-        yield Site(client, evaluated.run_id)
+        yield Site(root, client, evaluated.run_id)
 
 
 def test_every_page_is_html_and_its_twin_json(site: Site) -> None:
@@ -99,6 +109,7 @@ def test_the_list_says_where_each_rollout_stands(site: Site) -> None:
     listed = {one["name"]: one for one in site.data("/rollouts")["rollouts"]}
     assert {name: one["state"] for name, one in listed.items()} == {
         "better": "promoted", "worse": "aborted", "beside": "running", "going": "paused", "draft": "draft",
+        "ramp": "running",
     }  # fmt: skip
     assert listed["worse"]["verdict"] == "ROLLBACK"
     assert listed["better"]["weights"] == [0.0, 1.0]
@@ -117,7 +128,56 @@ def test_a_rollout_shows_its_verdict_gates_intervals_and_courses(site: Site) -> 
 
 
 def test_a_shadow_shows_how_often_both_agree(site: Site) -> None:
-    assert site.data("/rollouts/beside")["arms"][1]["weight"] == 0
+    told = site.data("/rollouts/beside")
+    assert told["arms"][1]["weight"] == 0
+    assert told["shadow"]["pairs"] == 40
+    assert told["shadow"]["agreement"]["share"] == 38 / 40
+
+
+def test_an_analysis_is_kept_until_the_state_changes(site: Site) -> None:
+    with open_store(str(site.root)) as store:
+        rollouts = Rollouts(store)
+        first, _ = pages._worked(store, rollouts, rollouts.get("beside"))
+        assert pages._worked(store, rollouts, rollouts.get("beside"))[0] is first
+        paused = lifecycle.pause(rollouts, "beside")
+        assert pages._worked(store, rollouts, paused)[0] is not first
+        lifecycle.resume(rollouts, "beside")
+
+
+def test_who_asks_while_another_analysis_runs_is_not_held_up(site: Site) -> None:
+    with open_store(str(site.root)) as store, pages._one_at_a_time:
+        pages._kept.clear()
+        rollouts = Rollouts(store)
+        assert pages._worked(store, rollouts, rollouts.get("better")) == (None, "busy")
+
+
+def test_many_verdicts_are_thinned_to_the_last_of_each_stretch(site: Site) -> None:
+    with open_store(str(site.root)) as store:
+        rollouts = Rollouts(store)
+        key = rollouts.get("beside").key
+        for number in range(5):
+            rollouts.decide(key, number, "HOLD", f"rule {number}", {})
+        every = rollouts.decisions(key)[::-1]
+        assert rollouts.course(key, 100) == every
+        assert len(rollouts.course(key, 2)) <= 2
+        assert rollouts.course(key, 2)[-1] == every[-1]
+
+
+def test_a_step_is_taken_only_from_where_the_page_showed_it(site: Site) -> None:
+    step = str(site.data("/rollouts/ramp")["rollout"]["step"])
+    assert site.do("advance-rollout", rollout="ramp", step=step) == 200
+    assert site.do("advance-rollout", rollout="ramp", step=step) == 400
+    assert site.data("/rollouts/ramp")["arms"][1]["weight"] == 0.5
+    assert site.do("promote-rollout", rollout="ramp", reason="good") == 200
+    assert site.data("/rollouts/ramp")["rollout"]["state"] == "promoted"
+
+
+def test_pictures_step_and_hold_their_reference_line() -> None:
+    shape = picture([{"name": "a", "points": [(0, 0.1), (10, 0.5)]}], steps=True, share=True, across="time")
+    assert len(shape["shapes"][0]["line"].split()) == 3
+    flat = picture([{"name": "", "points": [(0, 1, 1, 1)]}], band=True, level=0)
+    assert flat["box"]["top"] <= flat["level"] <= flat["box"]["bottom"]
+    assert picture([]) == {}
 
 
 def test_what_people_wrote_stays_text(site: Site) -> None:

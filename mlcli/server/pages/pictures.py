@@ -8,8 +8,8 @@ from typing import Any
 
 from mlcli.cli import render
 
-WIDE, HIGH = 520, 250  # of the whole
-LEFT, RIGHT, TOP, BOTTOM = 56, 10, 10, 26
+WIDE, HIGH = 420, 220  # of the whole
+LEFT, RIGHT, TOP, BOTTOM = 48, 14, 10, 26
 COLOURS = 8
 Points = Sequence[Sequence[float]]
 

@@ -105,8 +105,6 @@ def rollout(visit: Visit, store: Store) -> Page:
         "judged": told or (dict(newest[0].evidence) | _decided(newest[0]) if newest else None),
         "problem": problem,
         "limits": {
-            "alpha": spec.decision.alpha,
-            "gate_alpha": spec.decision.guardrail_alpha / max(len(spec.gates) * len(spec.candidates), 1),
             "srm_alpha": spec.decision.srm_alpha,
         },
         "shadow": told["shadow"] if told else None,
@@ -146,9 +144,8 @@ def _worked(store: Store, rollouts: Rollouts, record: RolloutRecord) -> tuple[di
     new batch; while traffic comes, for ten times as long as it took. Who asks meanwhile gets the one before.
     """
     place = (str(store.root), record.name, record.created_ns)
-    batch, _ = rollouts.batch_at(record.key, record.ended_ns or None)
     state = (record.state, record.invalid, record.version, record.step)
-    of = (batch, *state)
+    of = (*rollouts.newest(record.key), *state)
     had = _kept.get(place)
     now = time.monotonic()
     if had and had.state == state:
@@ -160,6 +157,7 @@ def _worked(store: Store, rollouts: Rollouts, record: RolloutRecord) -> tuple[di
     try:
         from mlcli.rollouts import report
         from mlcli.rollouts.observe import analyze
+        from mlcli.rollouts.verdict import gate_alpha
     except ImportError:
         return None, "libraries"
     else:
@@ -167,6 +165,7 @@ def _worked(store: Store, rollouts: Rollouts, record: RolloutRecord) -> tuple[di
         pairs = analysis.observed.pairs
         told = {
             **analysis.to_dictionary(),
+            "gate_alpha": gate_alpha(analysis.rollout),
             "fixed_horizon": report.fixed_horizon(analysis),
             "shadow": report.agreement(rollouts.pairs(record.key, analysis.moment.batch))
             if 0 < pairs <= MOST_PAIRS
