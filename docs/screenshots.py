@@ -9,18 +9,68 @@ import argparse
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+import rollout_world
 import sites
 from playwright.sync_api import sync_playwright
 from serving import serving
 
+from mlcli.rollouts import lifecycle
+from mlcli.rollouts.observe import analyze
 from mlcli.store import open_store
+from mlcli.store.rollouts import Rollouts
 
 WIDTHS = (360, 1280, 2560)
 THEMES = ("light", "dark")
+
+
+EVALUATION = """
+import mlcli
+from sklearn.datasets import load_breast_cancer
+from sklearn.linear_model import LogisticRegression
+from sklearn.dummy import DummyClassifier
+
+data = load_breast_cancer(as_frame=True).frame
+mlcli.evaluate(LogisticRegression(C=0.01, solver="liblinear"), data, targets="target", method="holdout", run_name="evaluated",
+               baseline=DummyClassifier(), metrics=["accuracy_score", "roc_auc", "log_loss"])
+"""
+
+
+def fill_rollouts(root: Path) -> None:
+    """Four rollouts with traffic: one that goes on, one rolled back, a shadow, a draft."""
+    with open_store(str(root)) as store:
+        evaluated = store.find_run("evaluated")
+        store.set_tag(evaluated, "mlcli.evaluation.version", "digits/2")
+        store.create_model_version(
+            "digits", f"runs:/{store.find_run('logistic-1')}/model", store.find_run("logistic-1")
+        )
+        rollouts = Rollouts(store)
+        models = {"control": "models:/digits@champion", "candidate": "models:/digits/2"}
+        shadow = rollout_world.text("digits-shadow", rollout_world.SHADOW, decision="policy: no_harm", **models)
+        for text, errors in (
+            (rollout_world.text("digits-bad", rollout_world.AB, **models), (0.01, 0.2)),
+            (shadow, (0.01, 0.01)),
+            (rollout_world.text("digits-v2", **models), (0.01, 0.01)),
+        ):
+            name = rollout_world.started(rollouts, text).name
+            traffic = rollout_world.Traffic(rollouts, name)
+            for turn in range(12):
+                traffic.come(150, rate=(0.2, 0.3), errors=errors, prediction="1", score=1.0)
+                found = analyze(rollouts, name)
+                verdict = found.verdict
+                told = found.to_dictionary()
+                rollouts.decide(found.record.key, found.moment.batch, verdict.verdict, verdict.rule, told)
+                if name == "digits-v2" and turn == 5:
+                    lifecycle.advance(rollouts, name, actor="mlcli", reason=verdict.reason)
+                time.sleep(0.1)
+        lifecycle.abort(
+            rollouts, "digits-bad", actor="mlcli", reason="errors of challenger", kind=lifecycle.ROLLED_BACK
+        )
+        rollouts.create("digits-v3", rollout_world.text("digits-v3", **models))
 
 
 def places(root: Path) -> dict[str, str]:
@@ -30,6 +80,7 @@ def places(root: Path) -> dict[str, str]:
         sweep = store.find_experiment("sweep").experiment_id
         trained = next(run.info.run_id for run in store.search_runs([digits]) if "loss" in run.data.metrics)
         model = store.find_run("logistic-1")
+        evaluated = store.find_run("evaluated")
         trials = [run.info.run_id for run in store.search_runs([sweep], max_results=6)]
     some = "&".join(f"run={run}" for run in trials)
     return {
@@ -52,6 +103,13 @@ def places(root: Path) -> dict[str, str]:
         "models": "/models",
         "model": "/models/digits",
         "version": "/models/digits/1",
+        "version-evaluated": "/models/digits/2",
+        "run-evaluation": f"/runs/{evaluated}",
+        "rollouts": "/rollouts",
+        "rollout": "/rollouts/digits-v2",
+        "rollout-bad": "/rollouts/digits-bad",
+        "rollout-shadow": "/rollouts/digits-shadow",
+        "rollout-draft": "/rollouts/digits-v3",
         "missing": "/runs/0000",
     }
 
@@ -71,6 +129,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work, sync_playwright() as playwright:
         root = Path(work) / "mlruns"
         sites.fill(root, Path(work))
+        sites.script(root, EVALUATION)
+        fill_rollouts(root)
         browser = playwright.chromium.launch(executable_path=sites.CHROMIUM, args=sites.FLAGS)
         with serving(root) as (client, _):
             for theme in options.theme or THEMES:

@@ -59,7 +59,10 @@ def test_inspect_tells_of_files_that_were_changed(call) -> None:
     mlcli.sklearn.save_model(LogisticRegression().fit([[0.0], [1.0]], [0, 1]), "good")
     Path("good/requirements.txt").write_text("evil\n")
     os.remove("good/conda.yaml")
-    states = {file["path"]: file["state"] for file in json.loads(call("inspect", "good", "--json")[0])["files"]}
+    found = json.loads(call("inspect", "good", "--json")[0])
+    states = {file["path"]: file["state"] for file in found["files"]}
+    assert found["loads"] is False
+    assert found["reasons"][0] == "requirements.txt is changed since it was logged"
     assert states["requirements.txt"] == "changed"
     assert states["conda.yaml"] == "missing"
     assert states["model.pkl"] == "ok"
@@ -71,7 +74,7 @@ def test_inspect_runs_nothing(call, evil: str) -> None:
     assert found["names"] == [f"{os.system.__module__}.system"]
     assert "it names" in found["reasons"][0]
     Path("evil/model.pkl").write_bytes(b"\x80\x04garbage")
-    assert "damaged" in json.loads(call("inspect", evil, "--json")[0])["reasons"][0]
+    assert "damaged" in json.loads(call("inspect", evil, "--json")[0])["reasons"][-1]
     assert not os.path.exists("owned")
 
 
@@ -104,6 +107,16 @@ def test_what_was_logged_here_is_listed_on_request(call) -> None:
     assert "you have added nothing" in said
     assert info.digest not in shown
     assert info.digest in call("trust", "list", "--all")[0]
+
+
+def test_a_model_is_named_as_shortly_as_elsewhere(call) -> None:
+    with mlcli.start_run():
+        mlcli.sklearn.log_model(LogisticRegression().fit([[0.0], [1.0]], [0, 1]), "model", registered_model_name="lr")
+    call("alias", "set", "lr", "champion", "1")
+    want = json.loads(call("inspect", "models:/lr/1", "--json")[0])["digest"]
+    for name in ("lr/1", "lr@champion", "runs:/latest"):
+        assert json.loads(call("inspect", name, "--json")[0])["digest"] == want
+        assert call("trust", "add", name)[0].strip() == want
 
 
 def test_what_is_no_model_is_a_clear_error(call) -> None:

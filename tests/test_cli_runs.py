@@ -331,6 +331,17 @@ def test_export_as_jsonl_to_a_file_has_one_run_a_line(mlcli, runs):
     assert sorted(os.listdir()) == ["mlruns", "out.jsonl"]
 
 
+def test_an_export_goes_into_a_pipe_not_into_its_place(mlcli, runs):
+    os.mkfifo("pipe")
+    reader = os.open("pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        mlcli("runs", "export", "-o", "pipe", "--format", "csv")
+        assert os.read(reader, 100).startswith(b"run_id,")
+    finally:
+        os.close(reader)
+    assert sorted(os.listdir()) == ["mlruns", "pipe"]
+
+
 def test_export_in_an_unknown_format_or_to_no_folder_is_told(mlcli, runs):
     assert "csv, jsonl or parquet" in mlcli("runs", "export", "--format", "xls", check=2).stderr
     assert "there is no folder" in mlcli("runs", "export", "-o", "gone/x.csv", check=2).stderr

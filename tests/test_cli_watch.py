@@ -120,6 +120,15 @@ def test_a_plot_in_a_pipe_is_the_points(mlcli, runs):
     assert len(rows) == 31
 
 
+def test_a_plot_says_which_points_it_cannot_show(mlcli):
+    with open_store() as store:
+        run = store.create_run("0", run_name="diverged").info.run_id
+        store.log_batch(run, [Metric("loss", value, 1, step) for step, value in enumerate((1.0, 2.0, float("nan")))])
+    shown = mlcli("runs", "plot", run, "-m", "loss")
+    assert len(shown.stdout.splitlines()) == 3
+    assert "1 point of 'loss'" in shown.stderr
+
+
 def test_a_plot_of_what_was_not_logged_says_what_there_is(mlcli, runs):
     assert "there is acc, loss" in mlcli("runs", "plot", "first", "-m", "auc", check=3).stderr
     assert "axis" in mlcli("runs", "plot", "first", "--x", "sideways", check=2).stderr

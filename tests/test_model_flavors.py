@@ -299,9 +299,15 @@ def test_pytorch_loads_both_ways_under_the_gate(tmp_path: Path) -> None:
         from mlcli.models.inspection import inspect
         found = inspect("theirs")
         said["names"] = not found.loads and any("torch" in name for name in found.names)
+        import sys
+        sys.modules["cloudpickle"] = None
+        try:
+            mlcli.pytorch.save_model(net, "without")
+        except mlcli.MlcliError as error:
+            said["told"] = "needs cloudpickle" in str(error)
         """,
     )
-    assert len(said) == 6
+    assert len(said) == 7
     assert all(said.values()), said
 
 

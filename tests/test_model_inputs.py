@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -288,6 +289,45 @@ def test_all_forms_give_the_same_predictions(predictor, tmp_path):
             ]
     (tmp_path / "none.csv").write_text("a,b\n")
     assert predicted(predictor, tmp_path / "none.csv") == '{"predictions": []}'
+
+
+def test_parquet_gives_the_predictions_of_csv(predictor, tmp_path):
+    pytest.importorskip("pyarrow")
+    table = pd.DataFrame({"b": [2.0, 4.5, -1.0], "a": [1, 3, 7]})
+    table.to_parquet(tmp_path / "rows.parquet")
+    table.to_csv(tmp_path / "rows.csv", index=False)
+    for size in (1, 2, 10):
+        assert predicted(predictor, tmp_path / "rows.parquet", "csv", size) == predicted(
+            predictor, tmp_path / "rows.csv", "csv", size
+        )
+    (tmp_path / "damaged.parquet").write_bytes((tmp_path / "rows.parquet").read_bytes()[:-9])
+    with pytest.raises(ModelError, match="not a Parquet table"):
+        predicted(predictor, tmp_path / "damaged.parquet")
+
+
+@pytest.mark.parametrize("content", ["", "\n\n"])
+def test_a_table_without_a_header_is_refused(predictor, tmp_path, content):
+    (tmp_path / "rows.csv").write_text(content)
+    with pytest.raises(ModelError, match="the input is empty"):
+        predicted(predictor, tmp_path / "rows.csv")
+
+
+def test_standard_input_that_is_closed_is_told(predictor, monkeypatch, tmp_path):
+    monkeypatch.setattr("sys.stdin", None)
+    with (tmp_path / "out").open("w") as target, pytest.raises(ModelError, match="standard input is closed"):
+        worker.predict_file(predictor, worker.File(None, "csv", target.fileno(), "csv"), print)
+
+
+def test_predictions_go_into_a_pipe_not_into_its_place(linear, tmp_path):
+    (tmp_path / "rows.csv").write_text("a,b\n1,2\n3,4\n")
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert predict_file(job(linear, source=str(tmp_path / "rows.csv")), str(tmp_path / "pipe")) == 2
+        assert os.read(reader, 100).startswith(b"prediction\n")
+    finally:
+        os.close(reader)
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_a_file_appears_when_it_is_complete(linear, tmp_path):

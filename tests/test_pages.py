@@ -142,6 +142,11 @@ def test_runs_are_ordered_filtered_and_paged_by_the_store(filled):
     assert (found["total"], found["pages"], found["page"]) == (2, 2, 2)
 
 
+def test_a_page_of_the_list_that_is_no_more_is_its_last_one(filled):
+    data = filled.get("/experiments/1?page=9&size=2&format=json").json
+    assert (data["page"], data["pages"], len(data["runs"])) == (2, 2, 1)
+
+
 def test_runs_are_grouped_with_the_spread_of_their_metrics(filled):
     groups = filled.get("/experiments/1?group=params.kind&format=json").json["groups"]
     assert [(item["value"], item["runs"]) for item in groups] == [("pear", 2), ("apple", 1)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import sys
@@ -174,6 +175,38 @@ def test_lines_of_parallel_coordinates_are_kept_by_dragging_along_an_axis(site):
     assert 0 < off < 40
 
 
+def test_contour_lines_are_drawn_where_runs_foretell_each_other_and_not_of_noise(site):
+    trials = "/compare?filter=run_name%20LIKE%20'trial-%25'"
+    page = site.open(f"{trials}&metric=accuracy#heat-x=p:lr&heat-y=p:layers")
+    page.check("#contour")
+    assert page.locator('[data-plot="heat"] .contour').count() > 2
+    assert "% of the variance" in page.locator("#heat-note").inner_text()
+    page = site.open(f"{trials}&metric=seconds#heat-x=p:lr&heat-y=p:lr&contour=1")
+    assert page.locator('[data-plot="heat"] .dot').count() == 40
+    assert page.locator('[data-plot="heat"] .contour').count() == 0
+    page.select_option('[data-axis="heat-x"]', "p:solver")
+    assert "numbers on both axes" in page.locator("#heat-note").inner_text()
+
+
+def test_numbers_and_names_that_javascript_has_other_plans_for_are_shown(site):
+    """JSON has no word for NaN and the infinities, and every object has a constructor."""
+    with open_store(str(site.root)) as store:
+        experiment = store.create_experiment("odd")
+        for number, loss in enumerate((math.nan, math.inf, -math.inf, 0.5, 2.0)):
+            run = store.create_run(experiment, run_name=f"odd-{number}").info.run_id
+            points = [Metric("loss", value, 1, step) for step, value in enumerate((1.0, 0.75, loss))]
+            rare = [Param("constructor", str(number))] if number % 2 else []
+            store.log_batch(run, points, [Param("__proto__", str(number)), *rare])
+            store.update_run(run, "FINISHED")
+    page = site.open(f"/compare?e={experiment}&metric=loss#scatter-x=p:constructor")
+    page.locator('[data-plot="parallel"][data-drawn]').wait_for()
+    assert page.locator('[data-plot="scatter"] .dot').count() == 1  # of two that have the param one has a number
+    page = site.open(f"/charts?e={experiment}&metric=loss")
+    page.locator(".plot[data-drawn]").wait_for()
+    told = page.locator(".chart > p").inner_text()
+    assert re.findall(r"odd-\d [-\w]+", told) == ["odd-2 -Infinity", "odd-1 Infinity", "odd-0 NaN"]
+
+
 def test_importance_names_the_params_that_were_made_to_matter(site):
     page = site.open("/compare?filter=run_name%20LIKE%20'trial-%25'&metric=accuracy")
     found = page.locator("#importance tbody th").all_inner_texts()
@@ -197,10 +230,13 @@ def test_curves_are_drawn_smoothed_zoomed_and_taken_along(site, tmp_path):
         page.mouse.move(box["x"] + 260, box["y"] + 60, steps=4)
         page.mouse.up()
     page.wait_for_url("**low=**")
-    for place in range(100, 160, 3):  # the part is drawn anew a moment later
+    tip = page.locator(".tip table tr").first
+    for place in range(100, 200):  # the part is drawn anew a moment later
         page.mouse.move(box["x"] + place, box["y"] + 120)
-        page.wait_for_timeout(50)
-    page.locator(".tip table tr").first.wait_for()
+        if tip.is_visible():
+            break
+        page.wait_for_timeout(25)
+    tip.wait_for()
     for kind, begin in (("PNG", b"\x89PNG"), ("SVG", b"<svg"), ("CSV", b"run_id,")):
         with page.expect_download() as saved:
             page.locator(".chart").get_by_text(kind, exact=True).click()
@@ -404,18 +440,19 @@ def test_light_and_dark_follow_the_system_and_the_button(browser, shared):
     context.close()
 
 
-@pytest.mark.parametrize("width", [360, 1280, 2560])
-def test_no_page_is_wider_than_the_window(browser, shared, width):
+def test_no_page_is_wider_than_the_window(browser, shared):
     _, root, port = shared
     with open_store(str(root)) as store:
         run, model = store.find_run("trial-01"), store.find_run("logistic-1")
-    context = browser.new_context(viewport={"width": width, "height": 800})
+    context = browser.new_context()
     page = context.new_page()
     for path in ("/", "/runs", f"/runs/{run}", f"/runs/{run}/charts", f"/runs/{model}/artifacts?path=model", f"/charts?run={run}",
                  f"/compare?run={run}&run={model}", "/models", "/models/digits", "/models/digits/1"):  # fmt: skip
         page.goto(f"http://127.0.0.1:{port}{path}")
-        wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        assert wide <= 0, path
+        for width in (360, 1280, 2560):
+            page.set_viewport_size({"width": width, "height": 800})
+            wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            assert wide <= 0, (path, width)
     context.close()
 
 
@@ -448,6 +485,9 @@ def test_the_table_follows_what_is_logged_meanwhile(site):
 
 # -- what must not happen
 
+# Asked when all that was begun so far has had its turn: what images that cannot be had call comes in a task of its own.
+PWNED = "new Promise((told) => requestAnimationFrame(() => setTimeout(() => told(window.pwned ?? null))))"
+
 
 def test_code_in_names_notes_params_and_files_is_shown_and_never_runs(browser, tmp_path):
     root = tmp_path / "mlruns"
@@ -465,16 +505,14 @@ def test_code_in_names_notes_params_and_files_is_shown_and_never_runs(browser, t
                      f"/runs/{run}/charts", f"/runs/{run}/log", f"/charts?{runs}", f"/compare?{runs}", "/models",
                      f"/models/{model}", f"/models/{model}/1", f"/runs/{sites.EVIL[0]}", *shown):  # fmt: skip
             page = site.open(path.replace("#", "%23"))
-            page.wait_for_timeout(60)
-            assert page.evaluate("window.pwned") is None, path
+            assert page.evaluate(PWNED) is None, path
         page = site.open(f"/runs/{run}/artifacts?path=evil.html")
         frame = page.frame_locator("iframe")
         assert frame.locator("h1").inner_text() == "html"  # it is there to be seen, and nothing in it ran
-        assert page.evaluate("window.pwned") is None
+        assert page.evaluate(PWNED) is None
         for name in ("evil.html", "evil.svg"):  # opened by themselves too
             page = site.open(f"/runs/{run}/file?path={name}")
-            page.wait_for_timeout(60)
-            assert page.evaluate("window.pwned") is None
+            assert page.evaluate("window.pwned ?? null") is None
         page = site.open(f"/runs/{run}")
         addresses = page.locator("a").evaluate_all("links => links.map((link) => link.protocol)")
         assert set(addresses) <= {"http:", "https:"}

@@ -170,6 +170,18 @@ def test_a_run_is_found_by_a_part_of_its_id_by_its_name_and_by_its_place(remote:
         remote.find_run("no such run")
 
 
+def test_of_runs_that_began_together_the_one_that_is_nobodys_child_is_the_latest(remote: Store) -> None:
+    time = journal.now() + 30_000_000
+    search = remote.create_run("0", time).info.run_id
+    for _ in range(12):
+        remote.create_run("0", time, tags={"mlflow.parentRunId": search})
+    before = remote.create_run("0", time - 1).info.run_id
+    assert remote.find_run("latest") == search
+    assert remote.find_run("latest~13") == before
+    for run in remote.search_runs(["0"], f"attributes.start_time >= {time - 1}"):
+        remote.delete_run(run.info.run_id)
+
+
 def test_what_is_not_there_is_not_found(remote: Store) -> None:
     with pytest.raises(NotFound):
         remote.get_run("0" * 32)

@@ -51,6 +51,22 @@ def test_the_first_line_says_how_to_use_it_and_sigterm_ends_it(root):
         assert server.wait(20) == 0
 
 
+def test_a_browser_that_is_waited_for_is_opened_and_gets_its_page(root, tmp_path):
+    browser = tmp_path / "browser.py"
+    browser.write_text(
+        "import pathlib, sys, urllib.request\n"
+        "page = urllib.request.urlopen(sys.argv[1], timeout=20).read()\n"
+        "pathlib.Path(__file__).with_name('page.part').write_bytes(page)\n"
+        "pathlib.Path(__file__).with_name('page.part').rename(pathlib.Path(__file__).with_name('page'))\n",
+        encoding="utf-8",
+    )
+    with process(root, "--open", BROWSER=f"{sys.executable} {browser} %s"):
+        until = time.monotonic() + 25
+        while not (tmp_path / "page").exists() and time.monotonic() < until:
+            time.sleep(0.02)
+    assert "<h1>Experiments</h1>" in (tmp_path / "page").read_text(encoding="utf-8")
+
+
 def test_a_request_under_way_is_finished_before_the_end(root):
     with process(root) as (client, server, _):
         run_id = client.new_run()

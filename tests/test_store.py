@@ -227,6 +227,15 @@ def test_a_run_is_found_by_any_unique_beginning_by_name_and_by_age(store: Store)
     assert store.find_run("name-2") == ids[1]
 
 
+def test_of_runs_that_began_together_the_one_that_is_nobodys_child_is_the_latest(store: Store) -> None:
+    search = store.create_run("0", start_time=5).info.run_id
+    for _ in range(12):
+        store.create_run("0", start_time=5, tags={"mlflow.parentRunId": search})
+    before = store.create_run("0", start_time=4).info.run_id
+    assert store.find_run("latest") == search
+    assert store.find_run("latest~13") == before
+
+
 def test_a_reference_that_means_several_runs_or_none_says_so(store: Store) -> None:
     store.create_run("0", run_name="same")
     store.create_run("0", run_name="same")

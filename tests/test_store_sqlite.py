@@ -111,7 +111,7 @@ def test_a_read_only_store_can_be_read_and_says_so_when_written(root: Path) -> N
     with open_store(str(root)) as store:
         run_id = store.create_run("0").info.run_id
     script = (
-        "import os, sys, encodings.idna, mlcli.store.database, mlcli.store.absorb, mlcli.store.query\n"
+        "import os, sys, encodings.idna, mlcli.store.tracking, mlcli.store.absorb, mlcli.store.query\n"
         "from mlcli.store import open_store\n"
         "from mlcli.errors import StoreUnavailable\n"
         "if os.getuid() == 0:\n"

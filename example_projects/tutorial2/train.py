@@ -9,6 +9,8 @@ import mlcli
 import mlcli.sklearn
 
 if __name__ == "__main__":
+    mlcli.sklearn.autolog()
+
     X = np.array([-2, -1, 0, 1, 2, 1]).reshape(-1, 1)
     y = np.array([0, 0, 1, 1, 1, 0])
 
@@ -16,7 +18,4 @@ if __name__ == "__main__":
 
     with mlcli.start_run() as run:
         lr.fit(X, y)
-        score = lr.score(X, y)
-        mlcli.log_metric("training_score", score)
-        mlcli.sklearn.log_model(lr, "model")
-        print("Score: %s" % score)
+        print("Score: %s" % lr.score(X, y))

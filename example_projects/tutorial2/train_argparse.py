@@ -15,6 +15,8 @@ if __name__ == "__main__":
     parser.add_argument("--l1_ratio", type=float, default=0.1)
     args = parser.parse_args()
 
+    mlcli.sklearn.autolog()
+
     X = np.array([-2, -1, 0, 1, 2, 1]).reshape(-1, 1)
     y = np.array([0, 0, 1, 1, 1, 0])
 
@@ -22,7 +24,4 @@ if __name__ == "__main__":
 
     with mlcli.start_run() as run:
         lr.fit(X, y)
-        score = lr.score(X, y)
-        mlcli.log_metric("training_score", score)
-        mlcli.sklearn.log_model(lr, "model")
-        print("Score: %s" % score)
+        print("Score: %s" % lr.score(X, y))

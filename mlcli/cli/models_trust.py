@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 SHORT_DIGEST = 19  # sha256: and twelve digits
 Uri = Annotated[
-    str, typer.Argument(metavar="URI", help="runs:/RUN/PATH, models:/NAME/VERSION, models:/NAME@ALIAS, or a folder.")
+    str,
+    typer.Argument(
+        metavar="URI", help="runs:/RUN/PATH, a folder, or NAME/VERSION or NAME@ALIAS, with models:/ before it or not."
+    ),
 ]
 trust_app = options.group("Say which models may run code when loaded.")
 types_app = options.group("Types that any model may use beside those of scikit-learn.")
@@ -39,8 +42,9 @@ def inspect(uri: Uri, as_json: options.Json = False) -> None:
     as it says it.
     """
     from mlcli.models.inspection import inspect as look
+    from mlcli.serving.launch import whole_uri
 
-    found = look(uri)
+    found = look(whole_uri(uri))
     if as_json:
         render.emit_json(found.to_dictionary())
     elif render.on_terminal():
@@ -162,10 +166,12 @@ def add(uri: Uri, as_json: options.Json = False) -> None:
     `mlcli models inspect URI` shows before what that is. A change of any of its files ends it.
     """
     from mlcli.models.inspection import inspect as look
+    from mlcli.serving.launch import whole_uri
 
     if re.match(r"sha256:[0-9a-f]{64}\Z", uri):
         digest, about = uri, ""
     else:
+        uri = whole_uri(uri)
         found = look(uri)
         digest, about = found.digest, uri
         for reason in found.reasons:

@@ -447,11 +447,13 @@ def report(
 
 
 def _write(path: str, text: str) -> None:
-    aside = f"{path}.part"
+    special = os.path.exists(path) and not os.path.isfile(path)  # a pipe or a device: nothing may take its place
+    aside = path if special else f"{path}.part"
     try:
         with open(aside, "w", encoding="utf-8") as file:
             file.write(text)
-        os.replace(aside, path)
+        if not special:
+            os.replace(aside, path)
     except OSError as error:
         raise MlcliError(
             f"cannot write {path}: {error.strerror}", hint="name a file in a folder that is there"

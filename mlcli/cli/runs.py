@@ -478,6 +478,11 @@ def plot(
         curves.append(
             plotting.Line(f"{run.info.run_id[:SHORT_ID]}  {run.info.run_name}", plotting.smoothed(points, smooth))
         )
+    odd = sum(not abs(point.value) < float("inf") for points in histories.values() for point in points)
+    if odd:
+        render.note(
+            f"{odd} point{'s' if odd > 1 else ''} of {key!r} that no place can be given to (NaN, infinite) left out"
+        )
     if as_json:
         render.emit_json(
             [

@@ -233,11 +233,14 @@ def _serve(
             print(f"its token, shown this once and kept in {token_file}: MLFLOW_TRACKING_TOKEN={token}", flush=True)
             print(f"a browser that has been at {url}/login?token={token} is let in", flush=True)
         if open_pages:
+            import threading
             import webbrowser
             from urllib.parse import urlencode
 
             # The token of the file is the owner's, and so is this browser.
-            webbrowser.open(f"{url}/login?{urlencode({'token': token})}" if token else f"{url}/")
+            page = f"{url}/login?{urlencode({'token': token})}" if token else f"{url}/"
+            # Some browsers are waited for until they end; this thread has to answer them meanwhile.
+            threading.Thread(target=webbrowser.open, args=(page,), daemon=True).start()
         if not local and not allowed:
             render.note("clients reach it by address; --allowed-hosts NAME lets them use a name")
         render.note(f"the store is {first.database.name}; Ctrl-C ends the server")

@@ -139,7 +139,10 @@ def _opened(filename: str | None) -> Iterator[TextIO]:
 
 @contextmanager
 def _aside(filename: str) -> Iterator[str]:
-    """A path to write to that takes the file's place when all went well."""
+    """A path to write to that takes the file's place when all went well; a pipe or a device is written to itself."""
+    if os.path.exists(filename) and not os.path.isfile(filename) and not os.path.isdir(filename):
+        yield filename
+        return
     folder, name = os.path.split(os.path.abspath(filename))
     if not os.path.isdir(folder):
         raise InvalidInput(f"there is no folder {folder}")

@@ -21,6 +21,9 @@ class File(NamedTuple):
     state: str
 
 
+_DAMAGED = ("changed", "missing")
+
+
 class Inspection(NamedTuple):
     """What there is to say of a model."""
 
@@ -60,6 +63,10 @@ def inspect(model_uri: str) -> Inspection:
     own = content.get(mlmodel.OWN_KEY)
     signature = content.get("signature")
     names, reasons = _examine(found)
+    files = _files(found.folder, mlmodel.noted_digests(content))
+    damaged = [f"{file.path} is {file.state} since it was logged" for file in files if file.state in _DAMAGED]
+    if found.grant is None:  # whoever trusts a model trusts it as it is
+        reasons = [*damaged, *reasons]
     return Inspection(
         found.uri,
         mlmodel.tree_digest(found.folder),
@@ -67,7 +74,7 @@ def inspect(model_uri: str) -> Inspection:
         _made(content, own if isinstance(own, dict) else {}),
         _read_signature(signature) if isinstance(signature, dict) else None,
         _requirements(found.folder),
-        _files(found.folder, mlmodel.noted_digests(content)),
+        files,
         names[:MAX_NAMES],
         found.grant,
         reasons,

@@ -99,10 +99,7 @@ def read_csv(body: bytes, schema: Optional[Schema]) -> Asked:
         return Asked(_plain_csv(text))
     import io
 
-    found = next(csv_parts(io.StringIO(text, newline=""), None), None)
-    if found is None:
-        raise ModelError("the body is empty: a CSV table begins with the names of its columns")
-    return Asked(found)
+    return Asked(next(csv_parts(io.StringIO(text, newline=""), None)))
 
 
 def csv_parts(stream: Any, size: Optional[int]) -> Iterator[Rows]:
@@ -117,7 +114,7 @@ def csv_parts(stream: Any, size: Optional[int]) -> Iterator[Rows]:
     try:
         names = next((row for row in reader if row), None)
         if names is None:
-            return
+            raise ModelError("the input is empty: a CSV table begins with the names of its columns")
         rows: List[Any] = []
         for row in reader:
             if len(row) != len(names):

@@ -144,9 +144,14 @@ def _writer(model: Any) -> saving.Writer:
         raise InvalidInput(f"a {type(model).__name__} is no module of PyTorch", hint="give a torch.nn.Module")
 
     def write(folder: str) -> Written:
-        import cloudpickle
         import torch
 
+        try:
+            import cloudpickle
+        except ImportError:
+            raise ModelError(
+                "a PyTorch model needs cloudpickle, which is not installed", hint="pip install cloudpickle"
+            ) from None
         data = os.path.join(folder, _DATA)
         os.makedirs(data)
         with open(os.path.join(data, _NOTE), "w", encoding="utf-8") as file:

@@ -331,6 +331,8 @@ class File(NamedTuple):
 
 def predict_file(predictor: Predictor, file: File, tick: Callable[[int], None]) -> int:
     """Predict for all rows of a file, part by part, and return how many there were; ``tick`` is told the bytes read so far."""
+    if file.source is None and sys.stdin is None:
+        raise ModelError("there is no input: standard input is closed", hint="-i names a file of rows")
     source: Any = sys.stdin.buffer if file.source is None else open(file.source, "rb")  # noqa: SIM115 - closed below
     try:
         return _predict_file(predictor, file._replace(opened=source), tick)

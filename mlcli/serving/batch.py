@@ -16,7 +16,7 @@ from mlcli.serving.launch import Launch, Started
 def predict_file(launch: Launch, target: str | None, tick: Callable[[int], None] | None = None) -> int:
     """Let a worker do the launch's file job and return the number of rows; ``tick`` is told the bytes that were read.
 
-    ``target`` None is standard output.
+    ``target`` None is standard output. A pipe or a device is written to; only a file is put in the place of another.
     """
     if target is None:
         return _run(launch, 1, tick)
@@ -25,6 +25,12 @@ def predict_file(launch: Launch, target: str | None, tick: Callable[[int], None]
         raise InvalidInput(f"there is no folder {folder}")
     if os.path.isdir(target):
         raise InvalidInput(f"{target} is a folder")
+    if os.path.exists(target) and not os.path.isfile(target):
+        descriptor = os.open(target, os.O_WRONLY)
+        try:
+            return _run(launch, descriptor, tick)
+        finally:
+            os.close(descriptor)
     aside = os.path.join(folder, f".{os.path.basename(target)}.{os.getpid()}.part")
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
     try:

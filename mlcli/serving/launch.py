@@ -88,20 +88,26 @@ def find(uri: str) -> Served:
 
     ``models:/`` may be left out before NAME@ALIAS and NAME/VERSION; ``runs:/RUN`` will do where the run has one model.
     """
-    if _NAMED.match(uri) and not os.path.exists(uri):
-        uri = f"models:/{uri}"
+    uri = whole_uri(uri)
     if uri.startswith("models:"):
         return _registered(uri)
-    if uri.startswith("runs:"):
-        from mlcli.registry import uri_of_only_model
-
-        uri = uri if parse_runs_uri(uri)[1] else uri_of_only_model(uri)
     folder = _folder(uri)
     if uri.startswith("runs:"):
         run, path = parse_runs_uri(uri)
         return Served(uri, folder, path.rpartition("/")[2], run)
     name = os.path.basename(folder.rstrip(os.sep)) or "model"
     return Served(uri, folder, name, "1")
+
+
+def whole_uri(uri: str) -> str:
+    """The URI that a short name of a model stands for; any other stays as it is."""
+    if _NAMED.match(uri) and not os.path.exists(uri):
+        return f"models:/{uri}"
+    if uri.startswith("runs:") and not parse_runs_uri(uri)[1]:
+        from mlcli.registry import uri_of_only_model
+
+        return uri_of_only_model(uri)
+    return uri
 
 
 _NAMED = re.compile(r"[^/:@?.~\\][^/:@?\\]*(?:@[^/:?]+|/(?:\d+|latest)|\?.+)\Z", re.DOTALL)

@@ -12,6 +12,7 @@ from mlcli.store.database import Database, bound
 MAX_PAGE = 50_000
 # An import may bring ids of 18 digits, which MLflow's file store gives; counting goes on below them.
 NEXT_EXPERIMENT = "(SELECT COALESCE(MAX(id), 0) + 1 FROM experiments WHERE id < 1000000000000)"
+PARENT_RUN = "mlflow.parentRunId"
 KEYS_AT_ONCE = 500  # SQLite of old allows 999 parameters in a statement
 
 Pairs = Union[Mapping[str, Any], Iterable[Tuple[str, Any]]]

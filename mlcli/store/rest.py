@@ -30,7 +30,7 @@ from mlcli.entities import (
 from mlcli.errors import AlreadyExists, InvalidInput, InvalidState, NotFound
 from mlcli.store import http, spool
 from mlcli.store.leftovers import Leftover
-from mlcli.store.records import Pairs, pairs
+from mlcli.store.records import PARENT_RUN, Pairs, pairs
 from mlcli.store.rest_models import RestModels
 from mlcli.store.tracking import Store
 
@@ -221,15 +221,19 @@ class RestStore(RestModels, Store):
         back = reference.partition("~")[2] or "0"
         if not (back.isascii() and back.isdigit() and len(back) < 10):
             raise InvalidInput(f"{reference!r} is not a run", hint="`latest~1` is the run before the latest")
-        left, token = int(back) + 1, None
+        place, token = int(back), None
+        found: List[Tuple[int, bool, str]] = []
         while True:
-            size = min(left, 1000)
+            # Some more than asked for: those that began in the same millisecond are put in order here.
+            size = min(place + 10 - len(found), 1000) if len(found) < place + 10 else 100
             page = self.search_runs(None, max_results=size, order_by=["attributes.start_time DESC"], page_token=token)
-            if len(page) == left:
-                return page[-1].info.run_id
-            left, token = left - len(page), page.token
-            if token is None:
-                raise NotFound("there are no runs yet" if back == "0" else f"there are not {int(back) + 1} runs yet")
+            found += [(-(run.info.start_time or 0), PARENT_RUN in run.data.tags, run.info.run_id) for run in page]
+            token = page.token
+            if token is None or (len(found) > place and found[-1][0] != found[place][0]):
+                break
+        if len(found) <= place:
+            raise NotFound("there are no runs yet" if back == "0" else f"there are not {place + 1} runs yet")
+        return sorted(found, key=lambda run: run[:2])[place][2]
 
     def update_run(
         self,

@@ -440,6 +440,19 @@ class Rollouts:
         )
         return [Decided(row[0], row[1], row[2], row[3], json.loads(row[4])) for row in rows]
 
+    def course(self, key: int, most: int) -> List[Decided]:
+        """The verdicts given, in turn; of many the last one of each of ``most`` stretches of time."""
+        row = self.database.one("SELECT COUNT(*), MIN(ns), MAX(ns) FROM decisions WHERE rollout = :key", {"key": key})
+        count, first, last = row or (0, 0, 0)
+        if count <= most:
+            return self.decisions(key)[::-1]
+        rows = self.database.query(
+            "SELECT ns, batch, verdict, rule, evidence FROM decisions WHERE id IN (SELECT MAX(id) FROM decisions"
+            " WHERE rollout = :key GROUP BY (ns - :first) / :width) ORDER BY id",
+            {"key": key, "first": first, "width": (last - first) // most + 1},
+        )
+        return [Decided(row[0], row[1], row[2], row[3], json.loads(row[4])) for row in rows]
+
     def batch_at(self, key: int, ns: Optional[int] = None) -> Tuple[int, int]:
         """The last batch up to a moment (default: of all), and its time; (0, 0) before the first."""
         row = self.database.one(

@@ -35,7 +35,16 @@ from mlcli.entities import (
 from mlcli.errors import AlreadyExists, InvalidInput, InvalidState, NotFound, StoreUnavailable
 from mlcli.store import query
 from mlcli.store.absorb import Writes, set_tag
-from mlcli.store.records import KEYS_AT_ONCE, NEXT_EXPERIMENT, Pairs, experiment_key, grouped, no_experiment, pairs
+from mlcli.store.records import (
+    KEYS_AT_ONCE,
+    NEXT_EXPERIMENT,
+    PARENT_RUN,
+    Pairs,
+    experiment_key,
+    grouped,
+    no_experiment,
+    pairs,
+)
 from mlcli.store.registry import Registry
 
 if TYPE_CHECKING:
@@ -632,9 +641,11 @@ class Store(Registry):
         back = reference.partition("~")[2] or "0"
         if not (back.isascii() and back.isdigit() and len(back) < 10):
             raise InvalidInput(f"{reference!r} is not a run", hint="`latest~1` is the run before the latest")
+        # The candidates that autolog keeps of a search begin in the millisecond of the search itself: it goes before them.
         row = self.database.one(
-            "SELECT run_id FROM runs WHERE lifecycle_stage = 'active' ORDER BY start_time DESC, id DESC LIMIT 1 OFFSET :back",
-            {"back": int(back)},
+            "SELECT run_id FROM runs WHERE lifecycle_stage = 'active' ORDER BY start_time DESC, EXISTS"
+            " (SELECT 1 FROM tags WHERE tags.run = runs.id AND tags.key = :parent), id DESC LIMIT 1 OFFSET :back",
+            {"back": int(back), "parent": PARENT_RUN},
         )
         if row is None:
             raise NotFound("there are no runs yet" if back == "0" else f"there are not {int(back) + 1} runs yet")

@@ -165,6 +165,9 @@ def _aside(path: str) -> Iterator[str]:
         raise InvalidInput(f"there is no folder {folder}")
     if os.path.isdir(path):
         raise InvalidInput(f"{path} is a folder", hint="name a file, such as runs.mlcli.zip")
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe or a device: nothing may take its place
+        yield path
+        return
     place = os.path.join(folder, f".tmp-{name}-{os.getpid()}")
     try:
         yield place

@@ -5,25 +5,32 @@
     first page, all that is transferred   page, styles, scripts, in the browser's own count
     100 curves of 10,000 points           from the request of the points to the picture
 
+With `--mlflow [RUNS]` the page of an experiment is measured beside the one of MLflow's own UI, on the same 200 runs (or RUNS)
+that are logged to both servers by the same requests: what is transferred, and the time until the last run can be read.
+
 Times are medians. A busy machine makes them longer: the second column is the time that the processors had to work, of the
 server, or of the page's thread in the browser.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from urllib.request import urlopen
+from typing import Any
+from urllib.request import Request, urlopen
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
+import beside
 import sites
 import searches
 from playwright.sync_api import sync_playwright
@@ -53,7 +60,7 @@ def fill(root: str, runs: int) -> list[str]:
     return made
 
 
-def started(root: str) -> tuple[subprocess.Popen[bytes], str, float]:
+def started(root: str, page: str = "/experiments/1") -> tuple[subprocess.Popen[bytes], str, float]:
     """A server in a process of its own, and how long it took until its first page had been read."""
     begun = time.perf_counter()
     process = subprocess.Popen(
@@ -62,7 +69,7 @@ def started(root: str) -> tuple[subprocess.Popen[bytes], str, float]:
     )  # fmt: skip
     line = process.stdout.readline().decode()
     url = line.partition("URI=")[2].split()[0]
-    with urlopen(f"{url}/experiments/1") as answer:
+    with urlopen(f"{url}{page}") as answer:
         answer.read()
     return process, url, time.perf_counter() - begun
 
@@ -90,7 +97,83 @@ def work_of(session: object) -> float:
     return next(item["value"] for item in metrics if item["name"] == "TaskDuration") * 1000
 
 
+def log_runs(url: str, count: int) -> str:
+    """Log runs by MLflow's REST API, the same for every server; gives their experiment."""
+
+    def post(path: str, **body: object) -> dict[str, Any]:
+        asked = Request(f"{url}/api/2.0/mlflow/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"})
+        with urlopen(asked) as answer:
+            return json.load(answer)
+
+    experiment = post("experiments/create", name="beside")["experiment_id"]
+    for number in range(count):
+        now = 1_700_000_000_000 + number
+        info = post("runs/create", experiment_id=experiment, start_time=now, run_name=f"run-{number:04d}")["run"][
+            "info"
+        ]
+        metrics = [{"key": key, "value": number / count, "timestamp": now, "step": 0} for key in ("loss", "accuracy")]
+        params = [{"key": key, "value": str(number % 7)} for key in ("lr", "layers", "batch")]
+        post("runs/log-batch", run_id=info["run_id"], metrics=metrics, params=params)
+        post("runs/update", run_id=info["run_id"], status="FINISHED", end_time=now + 1000)
+    return experiment
+
+
+def beside_mlflow(count: int) -> None:
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright, socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        place = f"sqlite:///{folder}/mlflow.db"
+        mlflow = subprocess.Popen(
+            [str(beside.install_mlflow() / "mlflow"), "server", "--port", str(port), "--workers", "1",
+             "--backend-store-uri", place, "--default-artifact-root", folder],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        ours, our_url, _ = started(str(Path(folder) / "mlruns"), "/")
+        their_url = f"http://127.0.0.1:{port}"
+        try:
+            for _ in range(240):
+                try:
+                    urlopen(f"{their_url}/health").close()
+                    break
+                except OSError:
+                    time.sleep(0.5)
+            browser = playwright.chromium.launch(executable_path=sites.CHROMIUM, args=sites.FLAGS)
+            print(f"{'page of an experiment of ' + str(count) + ' runs':44}{'kB in all':>12}{'ms to content':>15}")
+            for name, url, address in (
+                ("mlcli", our_url, "/experiments/{}"),
+                ("MLflow", their_url, "/#/experiments/{}/runs"),
+            ):
+                experiment = log_runs(url, count)
+                sizes, times = [], []
+                for _ in range(ROUNDS):
+                    context = browser.new_context(viewport={"width": 1280, "height": 900})
+                    page = context.new_page()
+                    session = context.new_cdp_session(page)
+                    session.send("Network.enable")
+                    sizes.append(0)
+
+                    def came(event: dict[str, Any], sizes: list[float] = sizes) -> None:
+                        sizes[-1] += event["encodedDataLength"] / 1000
+
+                    session.on("Network.loadingFinished", came)
+                    begun = time.perf_counter()
+                    page.goto(url + address.format(experiment), wait_until="commit")
+                    page.get_by_text(f"run-{count - 1:04d}").first.wait_for(timeout=60_000)
+                    times.append((time.perf_counter() - begun) * 1000)
+                    page.wait_for_timeout(1000)
+                    context.close()
+                print(f"{name:44}{statistics.median(sizes):>12.0f}{statistics.median(times):>15.0f}")
+            browser.close()
+        finally:
+            for process in (ours, mlflow):
+                process.send_signal(signal.SIGTERM)
+                process.wait(30)
+
+
 def main() -> None:
+    if sys.argv[1:2] == ["--mlflow"]:
+        return beside_mlflow(int(sys.argv[2]) if len(sys.argv) > 2 else 200)
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
     found: dict[str, float] = {}
     work: dict[str, float] = {}

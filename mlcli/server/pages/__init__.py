@@ -59,6 +59,8 @@ _PAGES = (
     ("/models/{name}", READ, "models:model", "Show a registered model and its versions."),
     ("/models/{name}/compare", READ, "models:compare", "Put versions of a model side by side."),
     ("/models/{name}/{version}", READ, "models:version", "Show a version of a model."),
+    ("/rollouts", READ, "rollouts:listing", "List the rollouts."),
+    ("/rollouts/{name}", READ, "rollouts:rollout", "Show how a rollout stands, and how it came to that."),
 )
 
 
@@ -147,7 +149,7 @@ def _page(name: str) -> Callable[..., Awaitable[None]]:
             made = _named(name)(visit, store)
             if isinstance(made, Page) and not as_json:
                 return _packed(_drawing().draw(visit, made), _HTML, packs=packs)
-            return _packed(_json(made.data if isinstance(made, Page) else made), _JSON, packs=packs)
+            return _packed(dumped(made.data if isinstance(made, Page) else made), _JSON, packs=packs)
 
         content, headers = await request.server.workers.read(job, quick=False)
         await http.answer(send, 200, content, [*headers, *_kept(visit), *SAFE])
@@ -174,7 +176,8 @@ async def draw(visit: Visit, page: Page) -> bytes:
     return await asyncio.get_running_loop().run_in_executor(None, _drawing().draw, visit, page)
 
 
-def _json(found: Any) -> bytes:
+def dumped(found: Any) -> bytes:
+    """JSON that browsers read, whatever was logged: NaN and the infinities are texts in it."""
     from mlcli.cli.render import json_ready
 
     try:

@@ -8,11 +8,13 @@ from urllib.parse import quote
 from mlcli.artifacts import open_artifacts
 from mlcli.cli.portrait import NOTE
 from mlcli.entities import LifecycleStage, RunTag
-from mlcli.errors import InvalidInput, NotFound
+from mlcli.errors import InvalidInput, InvalidState, NotFound
 from mlcli.registry import models_of_run, only_model
+from mlcli.rollouts import lifecycle
 from mlcli.server.pages import Query
 from mlcli.server.security import Identity
 from mlcli.store import Store
+from mlcli.store.rollouts import Rollouts
 
 MOST_RUNS = 1000
 Action = Callable[[Store, Query, Identity], str]
@@ -195,11 +197,55 @@ def delete_version(store: Store, form: Query, _user: Identity) -> str:
     return _model(form)
 
 
+# -- rollouts
+
+
+def _rollout(form: Query) -> str:
+    return f"/rollouts/{quote(form.one('rollout'), safe='')}"
+
+
+def _who(user: Identity) -> str:
+    return user.name or "the web page"
+
+
+def pause_rollout(store: Store, form: Query, user: Identity) -> str:
+    reason = form.one("reason").strip()
+    lifecycle.pause(Rollouts(store), form.one("rollout"), actor=_who(user), reason=reason)
+    return _rollout(form)
+
+
+def resume_rollout(store: Store, form: Query, user: Identity) -> str:
+    lifecycle.resume(Rollouts(store), form.one("rollout"), actor=_who(user))
+    return _rollout(form)
+
+
+def advance_rollout(store: Store, form: Query, user: Identity) -> str:
+    """Go on to the next step, if it still stands where the page showed it."""
+    rollouts, name, seen = Rollouts(store), form.one("rollout"), form.one("step")
+    if seen and seen != str(rollouts.get(name).step):
+        raise InvalidState(f"rollout {name!r} went on meanwhile", hint="look at it again")
+    lifecycle.advance(rollouts, name, actor=_who(user), reason=form.one("reason").strip())
+    return _rollout(form)
+
+
+def promote_rollout(store: Store, form: Query, user: Identity) -> str:
+    reason, candidate = form.one("reason").strip(), form.one("candidate")
+    lifecycle.promote(Rollouts(store), form.one("rollout"), candidate, actor=_who(user), reason=reason)
+    return _rollout(form)
+
+
+def abort_rollout(store: Store, form: Query, user: Identity) -> str:
+    reason = form.one("reason").strip()
+    lifecycle.abort(Rollouts(store), form.one("rollout"), actor=_who(user), reason=reason)
+    return _rollout(form)
+
+
 ACTIONS: dict[str, Action] = {
     action.__name__.replace("_", "-"): action
     for action in (
         create_experiment, edit_experiment, delete_experiment, restore_experiment,
         edit_run, write_note, tag_runs, untag_run, delete_runs, restore_runs, register_runs, register_model,
         edit_model, delete_model, set_alias, remove_alias, describe_version, tag_version, untag_version, delete_version,
+        pause_rollout, resume_rollout, advance_rollout, promote_rollout, abort_rollout,
     )
 }  # fmt: skip

@@ -13,8 +13,9 @@ from markupsafe import Markup
 
 from mlcli._version import __version__
 from mlcli.cli import render
-from mlcli.server.pages import LANGUAGES, Page, Visit, assets
+from mlcli.server.pages import LANGUAGES, Page, Visit, assets, dumped
 from mlcli.server.pages.markdown import as_html
+from mlcli.server.pages.pictures import picture
 from mlcli.server.pages.texts import SCRIPT_TEXTS, translated
 
 
@@ -78,6 +79,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
+    made.policies["json.dumps_function"] = lambda found, **_kwargs: dumped(found).decode()
     made.filters |= {
         "duration": render.duration,
         "size": render.size,
@@ -90,6 +92,7 @@ def _environment() -> Environment:
     }
     made.globals |= {
         "in_columns": _in_columns,
+        "picture": picture,
         "basename": lambda text: str(text).rstrip("/").rpartition("/")[2],
         "mlcli_version": __version__,
         "languages": LANGUAGES,

@@ -9,7 +9,7 @@ from mlcli.artifacts import open_artifacts
 from mlcli.cli import comparison, portrait
 from mlcli.entities import ModelVersion, Run
 from mlcli.errors import InvalidInput, MlcliError
-from mlcli.server.pages import Page, Visit, previews
+from mlcli.server.pages import Page, Visit, evaluations, previews, rollouts
 from mlcli.store import Store, survey
 
 SIZE = 100
@@ -105,6 +105,8 @@ def version(visit: Visit, store: Store) -> Page:
         "params": registry.lineage(store, found, run).get("params", {}),
         "lineage": _lineage(store, found, run),
         "described": described,
+        "evaluations": evaluations.of_version(store, name, found.version),
+        "rollouts": rollouts.of_version(store, name, found.version, dict(found.tags)),
         "files": files,
         "code_texts": previews.code_for(uri),
         "source": found.source if "://" not in found.source and not found.source.startswith("/") else "",

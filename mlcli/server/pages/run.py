@@ -14,7 +14,7 @@ from mlcli.curves import stretched
 from mlcli.entities import Run, RunStatus
 from mlcli.errors import InvalidInput, MlcliError, NotFound
 from mlcli.registry import models_of_run
-from mlcli.server.pages import Page, Visit, previews
+from mlcli.server.pages import Page, Visit, evaluations, previews
 from mlcli.store import Store, survey
 
 _TOLD_BY_TIME = ("run", "started", "took", "running for", "folder", "experiment")
@@ -61,6 +61,7 @@ def overview(visit: Visit, store: Store) -> Page:
             )
         ],
         "models": _models(store, run),
+        "evaluation": evaluations.of_run(run),
         "patch": _has(run, "code/diff.patch"),
         "lock": _has(run, "environment/requirements.txt"),
     }  # fmt: skip

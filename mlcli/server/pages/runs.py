@@ -61,9 +61,12 @@ def table(visit: Visit, store: Store) -> Page:
     part = "list" if asked.one("part") == "list" else ""
     try:
         terms = [_order_term(order)] if order else []
+        store.absorb()
+        data["total"] = survey.count_runs(store, ids, filter_string, VIEWS[view])
+        data["pages"] = max(1, -(-data["total"] // size))
+        data["page"] = page = min(page, data["pages"])  # runs may have gone since the address was made
         token = encode_token((page - 1) * size) if page > 1 else None
         found = store.search_runs(ids, filter_string, VIEWS[view], size, terms, token)
-        data["total"] = survey.count_runs(store, ids, filter_string, VIEWS[view])
     except InvalidInput as error:  # shown beside the filter, where it is mended
         data["problem"] = problem(error)
         return Page("runs.html", title, data, part)
@@ -82,7 +85,6 @@ def table(visit: Visit, store: Store) -> Page:
             for item in survey.groups(store, ids, filter_string, VIEWS[view], data["group"], metrics)
         ]
     data["running"] = sum(run["status"] in ("RUNNING", "SCHEDULED") for run in data["runs"])
-    data["pages"] = max(1, -(-data["total"] // size))
     return Page("runs.html", title, data, part)
 
 

@@ -379,9 +379,9 @@
     if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
     if (event.target.closest?.("input:not([type=checkbox]), textarea, select, dialog[open]")) return;
     const key = event.key;
-    if (before === "g" && "erm".includes(key) && key.length === 1) {
+    if (before === "g" && "ermo".includes(key) && key.length === 1) {
       const prefix = document.body.dataset.prefix;
-      location.href = prefix + { e: "", r: "runs", m: "models" }[key];
+      location.href = prefix + { e: "", r: "runs", m: "models", o: "rollouts" }[key];
     } else if (key === "/") { event.preventDefault(); $("[data-search]")?.focus(); }
     else if (key === "?") $("#key-help").showModal();
     else if (key === "j") go(1);
@@ -392,7 +392,10 @@
     before = key;
   });
   $("#keys")?.addEventListener("click", () => $("#key-help").showModal());
-  for (const one of $$('[role="button"]')) one.addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); one.click(); } });
+  document.addEventListener("keydown", (event) => { // of parts that are renewed too
+    const button = event.target.closest?.('[role="button"]');
+    if (button && (event.key === "Enter" || event.key === " ")) { event.preventDefault(); button.click(); }
+  });
 
   localTimes(document);
   showChosen();

@@ -39,7 +39,7 @@
   }
   let range = state.has("low") ? [Number(state.get("low")), Number(state.get("high"))] : null;
 
-  const number = (value) => value == null ? "" : Math.abs(value) >= 1e6 || (value && Math.abs(value) < 1e-3) ? value.toExponential(3) : String(+value.toPrecision(5));
+  const number = (value) => value == null ? "" : typeof value !== "number" ? value : Math.abs(value) >= 1e6 || (value && Math.abs(value) < 1e-3) ? value.toExponential(3) : String(+value.toPrecision(5));
   function along(value) {
     if (setting.x.value === "time") return new Date(value * 1000).toLocaleString();
     if (setting.x.value === "relative") return value < 120 ? `${+value.toPrecision(4)} s` : value < 7200 ? `${(value / 60).toFixed(1)} min` : `${(value / 3600).toFixed(2)} h`;
@@ -70,6 +70,8 @@
       this.place = $(".plot", figure);
       this.tip = Object.assign(document.createElement("div"), { className: "tip", hidden: true });
       this.place.append(this.tip);
+      this.told = Object.assign(document.createElement("p"), { className: "muted" });
+      figure.append(this.told);
       for (const button of $$("[data-save]", figure)) button.addEventListener("click", () => this.save(button.dataset.save));
     }
     async load() {
@@ -77,14 +79,14 @@
       const query = new URLSearchParams({ metric: this.metric, x: setting.x.value, stretches: Math.max(100, Math.min(1000, Math.round(this.place.clientWidth / 2))) });
       for (const run of runs) query.append("run", run);
       if (range) { query.set("low", range[0]); query.set("high", range[1]); }
-      let found;
+      let found, answer;
       try {
-        const answer = await fetch(`${box.dataset.points}?${query}`);
+        answer = await fetch(`${box.dataset.points}?${query}`);
         found = await answer.json();
         if (!answer.ok) throw new Error(found.message);
       } catch (error) {
-        this.place.setAttribute("aria-label", String(error.message || error));
-        return false;
+        this.told.textContent = answer ? String(error.message || error) : t("The server cannot be reached.");
+        return !answer || answer.status >= 500; // it may be back the next time
       }
       if (mine !== this.asked) return found.live;
       this.found = found;
@@ -140,6 +142,8 @@
       this.plot = new uPlot(options, data, this.place);
       this.plot.over.addEventListener("dblclick", () => { range = null; loadAll(); });
       this.plot.over.addEventListener("mouseleave", () => { this.tip.hidden = true; light(null); });
+      const odd = series.filter((one) => typeof one.latest === "string").map((one) => `${one.name} ${one.latest}`);
+      this.told.textContent = [x.length ? "" : t("There is nothing to draw."), odd.length ? t("Ends that cannot be drawn: {values}", { values: odd.slice(0, 5).join(", ") + (odd.length > 5 ? ", …" : "") }) : ""].join(" ").trim();
       const ends = series.filter((one) => one.latest != null).slice(0, 5).map((one) => `${one.name}: ${number(one.latest)}`);
       this.place.setAttribute("role", "img");
       this.place.setAttribute("aria-label", `${this.metric}. ${t("{n} curves", { n: series.length })}. ${ends.join(", ")}`);

@@ -41,7 +41,7 @@
     const place = Math.min(part, 1) * (STOPS.length - 1), at = Math.min(Math.floor(place), STOPS.length - 2), rest = place - at;
     return `rgb(${STOPS[at].map((one, n) => Math.round(one + (STOPS[at + 1][n] - one) * rest)).join(",")})`;
   }
-  const value = (run, [kind, key]) => (kind === "m" ? run.metrics[key] : run.params[key]);
+  const value = (run, [kind, key]) => { const of = kind === "m" ? run.metrics : run.params; return Object.hasOwn(of, key) ? of[key] : undefined; }; // a key may be called "constructor"
   const isNumber = ([kind, key]) => kind === "m" || numeric.has(key);
   const column = (name) => [name[0], name.slice(2)];
   const columns = [...data.params.map((key) => `p:${key}`), ...data.metrics.map((key) => `m:${key}`)];
@@ -57,7 +57,8 @@
       const part = (one) => { const x = asNumber(one); return !Number.isFinite(x) ? NaN : log ? Math.log(x / low) / Math.log(high / low) : (x - low) / (high - low); };
       const back = (at) => (log ? low * (high / low) ** at : low + (high - low) * at);
       const few = [...new Set(values)].sort((a, b) => a - b);
-      const ticks = few.length > 1 && few.length <= 6 ? few.map((one) => [part(one), show(one)]) : [0, 0.25, 0.5, 0.75, 1].map((at) => [at, show(back(at))]);
+      const apart = few.every((one, n) => !n || part(one) - part(few[n - 1]) > 0.05);
+      const ticks = few.length > 1 && few.length <= 6 && apart ? few.map((one) => [part(one), show(one)]) : [0, 0.25, 0.5, 0.75, 1].map((at) => [at, show(back(at))]);
       return { part, ticks, words: null, log, low, high };
     }
     const words = [...new Set(data.runs.map((run) => value(run, of)).filter((one) => one != null))].sort();
@@ -167,8 +168,9 @@
       }
       return;
     }
-    for (let n = 0; n < 40; n++) svg.append(make("rect", { x: right - 90 + n * 2, y: top - 8, width: 2.2, height: 6, fill: shade(n / 39) }));
-    svg.append(text(right - 94, top - 2, `${short(name, 16)}  ${of.ticks[0]?.[1] ?? ""}`, { "text-anchor": "end" }), text(right - 8, top - 2, of.ticks.at(-1)?.[1] ?? "", {}));
+    const most = of.ticks.at(-1)?.[1] ?? "", end = right + 8 - most.length * 6.4;
+    for (let n = 0; n < 40; n++) svg.append(make("rect", { x: end - 82 + n * 2, y: top - 8, width: 2.2, height: 6, fill: shade(n / 39) }));
+    svg.append(text(end - 86, top - 2, `${short(name, 16)}  ${of.ticks[0]?.[1] ?? ""}`, { "text-anchor": "end" }), text(end + 2, top - 2, most, {}));
   }
 
   function cells(name) {
@@ -190,10 +192,13 @@
     const [nx, ny] = [choose("heat-x", choices, firstParam), choose("heat-y", choices, second)];
     if (!nx) return place.replaceChildren(t("There is nothing to draw."));
     const [svg, wide] = canvas(place, 340, t("{metric} by {x} and {y}", { metric: data.metric, x: label(nx), y: label(ny) }));
+    const lines = $("#contour").checked, numbers = isNumber(column(nx)) && isNumber(column(ny));
+    $("#heat-note").textContent = lines && !numbers ? t("Contour lines need numbers on both axes.") : t("The mean of the metric in each cell, and how many runs it is of.");
+    if (lines && numbers) return contour(svg, wide, nx, ny);
     const [cx, cy] = [cells(nx), cells(ny)];
     const sums = new Map();
     for (const run of data.runs) {
-      const [a, b, z] = [cx.of(run), cy.of(run), asNumber(run.metrics[data.metric])];
+      const [a, b, z] = [cx.of(run), cy.of(run), asNumber(value(run, column(best)))];
       if (a < 0 || b < 0 || !Number.isFinite(z)) continue;
       const cell = sums.get(`${a},${b}`) || { sum: 0, count: 0, a, b };
       cell.sum += z; cell.count += 1;
@@ -217,6 +222,74 @@
     key(svg, right, top - 8, { ticks: [[0, show(low)], [1, show(high)]] }, data.metric);
   }
 
+  // -- contour lines: of a mean that weighs runs by their distance, as wide as foretells runs that are left out best
+  const WIDTHS = [0.04, 0.06, 0.09, 0.13, 0.19, 0.28];
+  const near = (points, h, x, y, without) => {
+    let sum = 0, weight = 0;
+    points.forEach(([a, b, z], n) => { if (n !== without) { const w = Math.exp(((a - x) ** 2 + (b - y) ** 2) / (-2 * h * h)); sum += w * z; weight += w; } });
+    return [sum / weight, weight];
+  };
+  function foretold(points) { // the width, and the part of the variance of runs that are left out which it tells
+    const every = Math.ceil(points.length / 300), some = points.filter((_, n) => n % every === 0), all = some.reduce((sum, [, , z]) => sum + z, 0);
+    const blind = some.reduce((sum, [, , z]) => sum + (z - (all - z) / (some.length - 1)) ** 2, 0);
+    return WIDTHS.map((h) => [h, 1 - some.reduce((sum, [x, y, z], n) => {
+      const [mean, weight] = near(some, h, x, y, n);
+      return sum + (z - (weight > 1e-6 ? mean : (all - z) / (some.length - 1))) ** 2;
+    }, 0) / blind]).sort((a, b) => b[1] - a[1])[0];
+  }
+  function contour(svg, wide, nx, ny) {
+    const [sx, sy] = [scale(nx), scale(ny)];
+    const { x, y, right, top } = frame(svg, wide, 340, sx, sy, [label(nx), label(ny)]);
+    const points = data.runs.map((run) => [sx.part(value(run, column(nx))), sy.part(value(run, column(ny))), asNumber(value(run, column(best))), run]).filter((one) => one.slice(0, 3).every(Number.isFinite));
+    const [h, told] = points.length > 4 ? foretold(points) : [0, NaN];
+    const zs = points.map(([, , z]) => z), [low, high] = [Math.min(...zs), Math.max(...zs)];
+    const levels = [];
+    if (told > 0.05) {
+      const GRID = 44, at = (n) => n / GRID, raw = (high - low) / 8, ten = 10 ** Math.floor(Math.log10(raw)), step = ten * [1, 2, 5, 10].find((one) => one * ten >= raw);
+      const grid = Array.from({ length: GRID + 1 }, (_, r) => Array.from({ length: GRID + 1 }, (_, c) => { const [mean, weight] = near(points, h, at(c), at(r)); return weight > 0.3 ? mean : null; }));
+      for (let r = 0; r < GRID; r++) for (let c = 0; c < GRID; c++) {
+        const four = [grid[r][c], grid[r][c + 1], grid[r + 1][c + 1], grid[r + 1][c]];
+        if (four.includes(null)) continue;
+        svg.append(make("rect", { class: "field", x: x(at(c)), y: y(at(r + 1)), width: x(at(c + 1)) - x(at(c)), height: y(at(r)) - y(at(r + 1)), fill: shade((four.reduce((a, b) => a + b) / 4 - low) / (high - low)) }));
+      }
+      for (let n = Math.ceil(low / step); n * step <= high; n++) {
+        const level = n * step, pieces = [];
+        for (let r = 0; r < GRID; r++) for (let c = 0; c < GRID; c++) {
+          const corners = [[c, r], [c + 1, r], [c + 1, r + 1], [c, r + 1]], four = corners.map(([a, b]) => grid[b][a]);
+          if (four.includes(null)) continue;
+          const cut = four.flatMap((z, k) => { // where the line goes through the sides
+            const next = (k + 1) % 4;
+            if (z > level === four[next] > level) return [];
+            const part = (level - z) / (four[next] - z), [[a, b], [d, e]] = [corners[k], corners[next]];
+            return [`${x(at(a + (d - a) * part)).toFixed(1)},${y(at(b + (e - b) * part)).toFixed(1)}`];
+          });
+          if (cut.length === 4 && four.reduce((a, b) => a + b) / 4 > level !== four[0] > level) cut.push(cut.shift()); // a saddle: the middle tells which corners belong together
+          for (let k = 0; k < cut.length; k += 2) pieces.push([cut[k], cut[k + 1]]);
+        }
+        if (!pieces.length) continue;
+        svg.append(make("path", { class: "contour", d: pieces.map(([a, b]) => `M${a}L${b}`).join("") }, make("title", {}, `${data.metric}: ${show(+level.toPrecision(12))}`)));
+        const [a, b] = pieces[Math.floor(pieces.length / 2)][0].split(",").map(Number);
+        levels.push(text(a, b + 4, show(+level.toPrecision(12)), { class: "level", "text-anchor": "middle" }));
+      }
+    }
+    $("#heat-note").textContent = told > 0.05
+      ? t("Lines of a mean that weighs runs by their distance (Gaussian, {h} % of each axis). Of runs that are left out it foretells {part} % of the variance. Where no run is near nothing is drawn; dots are the runs.", { h: Math.round(h * 100), part: Math.round(told * 100) })
+      : t("No lines: what is near a run does not foretell its metric here. Dots are the runs.");
+    for (const [a, b, z, run] of points) {
+      const dot = make("circle", { class: "dot", cx: x(a), cy: y(b), r: 3.5, fill: shade((z - low) / (high - low)) });
+      tip(null, dot, `${run.name}\n${data.metric}: ${show(z)}`);
+      dot.addEventListener("click", () => open(run));
+      svg.append(dot);
+    }
+    svg.append(...levels);
+    key(svg, right, top, { ticks: [[0, show(low)], [1, show(high)]] }, data.metric);
+  }
+  const contours = $("#contour");
+  if (contours) {
+    contours.checked = state.get("contour") === "1";
+    contours.addEventListener("change", () => { contours.checked ? state.set("contour", "1") : state.delete("contour"); history.replaceState(null, "", `${location.pathname}${location.search}#${state}`); drawAll(); });
+  }
+
   const quantile = (sorted, part) => { const at = (sorted.length - 1) * part, low = Math.floor(at); return sorted[low] + (sorted[Math.min(low + 1, sorted.length - 1)] - sorted[low]) * (at - low); };
   function boxes(place) {
     const choices = data.params.map((key) => `p:${key}`);
@@ -224,7 +297,7 @@
     if (!nx) return place.replaceChildren(t("There is nothing to draw."));
     const by = cells(nx), sy = scale(best);
     const groups = Array.from({ length: by.count }, () => []);
-    for (const run of data.runs) { const n = by.of(run), y = asNumber(run.metrics[data.metric]); if (n >= 0 && Number.isFinite(y)) groups[n].push([y, run]); }
+    for (const run of data.runs) { const n = by.of(run), y = asNumber(value(run, column(best))); if (n >= 0 && Number.isFinite(y)) groups[n].push([y, run]); }
     const [svg, wide] = canvas(place, 340, t("{metric} by {x}", { metric: data.metric, x: label(nx) }));
     const { x, y, left, right } = frame(svg, wide, 340, { ticks: [] }, sy, [label(nx), data.metric]);
     const step = (right - left) / by.count, broad = Math.min(46, step * 0.6), room = Math.max(1, Math.ceil(54 / step));
