@@ -512,7 +512,10 @@ import os, time
 def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
     folder = {folder!r}
     open(os.path.join(folder, "started"), "w").write(str(os.getpid()))
+    parent = os.getppid()
     while not os.path.exists(os.path.join(folder, "go")):
+        if os.getppid() != parent:  # the installer was killed: nobody waits any more
+            raise SystemExit(1)
         time.sleep(0.01)
     import shutil
     shutil.copy({wheel!r}, wheel_directory)
