@@ -75,6 +75,29 @@ def mantel_haenszel(phases: Sequence[tuple[int, int, int, int]]) -> tuple[float,
     return difference, float((xt * (nc - xc) / n).sum() / (xc * (nt - xt) / n).sum())
 
 
+class Association(NamedTuple):
+    """Cochran, Mantel and Haenszel's chi-squared of one degree of freedom, and its p-value."""
+
+    statistic: float
+    p: float
+
+
+def cochran_mantel_haenszel(phases: Sequence[tuple[int, int, int, int]]) -> Association:
+    """Whether the arms differ, phase by phase; for one look at the planned end only. Counts as in :func:`proportions`.
+
+    No correction for continuity. The p-value is 1 where no phase has both arms and both outcomes.
+    """
+    xc, nc, xt, nt = np.asarray(phases, float).reshape(-1, 4).T
+    n, successes = nc + nt, xc + xt
+    both = (nc > 0) & (nt > 0)
+    expected = successes[both] * nt[both] / n[both]
+    variance = (successes * (n - successes) * nc * nt)[both] / (n[both] ** 2 * (n[both] - 1))
+    if variance.sum() <= 0:
+        return Association(0.0, 1.0)
+    statistic = float((xt[both] - expected).sum() ** 2 / variance.sum())
+    return Association(statistic, float(stats.chi2.sf(statistic, 1)))
+
+
 def ratio(sums: Any, counts: Any) -> tuple[float, float]:
     """A ratio of sums over units (conversions per request) and its standard error, by the delta method."""
     s, m = np.asarray(sums, float), np.asarray(counts, float)
