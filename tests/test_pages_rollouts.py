@@ -18,7 +18,6 @@ import mlcli
 from mlcli.rollouts import lifecycle
 from mlcli.rollouts.controller import Controller
 from mlcli.server.pages import rollouts as pages
-from mlcli.server.pages.pictures import picture
 from mlcli.server.security import Auth, Users
 from mlcli.store import open_store
 from mlcli.store.rollouts import Prediction, Rollouts
@@ -170,14 +169,6 @@ def test_a_step_is_taken_only_from_where_the_page_showed_it(site: Site) -> None:
     assert site.data("/rollouts/ramp")["arms"][1]["weight"] == 0.5
     assert site.do("promote-rollout", rollout="ramp", reason="good") == 200
     assert site.data("/rollouts/ramp")["rollout"]["state"] == "promoted"
-
-
-def test_pictures_step_and_hold_their_reference_line() -> None:
-    shape = picture([{"name": "a", "points": [(0, 0.1), (10, 0.5)]}], steps=True, share=True, across="time")
-    assert len(shape["shapes"][0]["line"].split()) == 3
-    flat = picture([{"name": "", "points": [(0, 1, 1, 1)]}], band=True, level=0)
-    assert flat["box"]["top"] <= flat["level"] <= flat["box"]["bottom"]
-    assert picture([]) == {}
 
 
 def test_what_people_wrote_stays_text(site: Site) -> None:

@@ -691,6 +691,16 @@ class Rollouts:
             {"key": key, "batch": batch},
         )
 
+    def labels(self, key: int, batch: int, outcome: str) -> List[Tuple[int, float, float, int]]:
+        """(arm, what it predicted, what came true, how often), of a shadow's answers too."""
+        return self.database.query(
+            "SELECT p.arm, p.score, o.value, COUNT(*) FROM outcomes o"
+            " JOIN predictions p ON p.rollout = o.rollout AND p.request_id = o.request_id"
+            " WHERE o.rollout = :key AND o.key = :outcome AND +o.batch <= :batch AND +p.batch <= :batch"
+            " AND p.score IS NOT NULL AND p.error = '' GROUP BY p.arm, p.score, o.value ORDER BY p.arm, p.score, o.value",
+            {"key": key, "batch": batch, "outcome": outcome},
+        )
+
     def count_pairs(self, key: int, batch: int, versions: Tuple[int, int]) -> int:
         """Requests that a shadow answered under these versions of the weights (first, last)."""
         row = self.database.one(

@@ -13,9 +13,11 @@ from markupsafe import Markup
 
 from mlcli._version import __version__
 from mlcli.cli import render
+from mlcli.evaluation import pictures
+from mlcli.evaluation.page import AXES
+from mlcli.rollouts.courses import evidence_pictures
 from mlcli.server.pages import LANGUAGES, Page, Visit, assets, dumped
 from mlcli.server.pages.markdown import as_html
-from mlcli.server.pages.pictures import picture
 from mlcli.server.pages.texts import SCRIPT_TEXTS, translated
 
 
@@ -92,7 +94,11 @@ def _environment() -> Environment:
     }
     made.globals |= {
         "in_columns": _in_columns,
-        "picture": picture,
+        "picture": pictures.picture,
+        "evidence_pictures": evidence_pictures,
+        "axes": AXES,
+        "svg": lambda shape, title: Markup(pictures.svg(shape, title)),  # noqa: S704 - what people named is escaped in it
+        "legend": lambda shape: Markup(pictures.legend(shape)),  # noqa: S704 - the same
         "basename": lambda text: str(text).rstrip("/").rpartition("/")[2],
         "mlcli_version": __version__,
         "languages": LANGUAGES,

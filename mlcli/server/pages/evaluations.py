@@ -24,13 +24,13 @@ MOST_POINTS = 400
 MOST_CLASSES = 30
 MOST_LINES = 10
 MOST_RUNS = 20
-# The columns across and up, the one that names the line, and how it is drawn.
-_CURVES: dict[str, tuple[str, str, str, dict[str, Any]]] = {
-    "roc_curve_plot": ("false_positive_rate", "true_positive_rate", "class", {"diagonal": True, "share": True}),
-    "precision_recall_curve_plot": ("recall", "precision", "class", {"share": True}),
-    "lift_curve_plot": ("share_of_rows", "lift", "", {"level": 1.0}),
-    "calibration_curve_plot": ("predicted", "observed", "", {"diagonal": True, "share": True}),
-    "residuals_plot": ("predicted", "residual", "", {"dots": True, "level": 0.0}),
+# The columns across and up, the one that names the line, and which picture it is.
+_CURVES = {
+    "roc_curve_plot": ("false_positive_rate", "true_positive_rate", "class", "roc"),
+    "precision_recall_curve_plot": ("recall", "precision", "class", "precision-recall"),
+    "lift_curve_plot": ("share_of_rows", "lift", "", "lift"),
+    "calibration_curve_plot": ("predicted", "observed", "", "calibration"),
+    "residuals_plot": ("predicted", "residual", "", "residuals"),
 }
 
 
@@ -103,7 +103,7 @@ def _number(value: Any) -> float | None:
 
 def _curves(artifacts: LocalArtifacts) -> list[dict[str, Any]]:
     found = []
-    for name, (across, up, label, how) in _CURVES.items():
+    for name, (across, up, label, kind) in _CURVES.items():
         text = _text(artifacts, f"{name}.csv")
         if not text:
             continue
@@ -118,7 +118,7 @@ def _curves(artifacts: LocalArtifacts) -> list[dict[str, Any]]:
             for key, points in list(lines.items())[:MOST_LINES]
         ]
         if any([line["points"] for line in kept]):
-            found.append({"title": TITLES[name], "across": across, "up": up, "lines": kept, "how": how})
+            found.append({"title": TITLES[name], "across": across, "up": up, "lines": kept, "kind": kind})
     return found
 
 

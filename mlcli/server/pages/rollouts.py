@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import threading
 import time
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mlcli.rollouts import lifecycle
+from mlcli.rollouts import courses, latency, lifecycle
 from mlcli.rollouts.rolloutfile import Rollout
 from mlcli.server.pages import Page, Visit
 from mlcli.store import Store
 from mlcli.store.rollouts import DRAFT, PAUSED, RUNNING, Decided, RolloutRecord, Rollouts, Weights
 
-MOST_POINTS = 300  # of a course: more than that a picture does not show
+if TYPE_CHECKING:
+    from mlcli.rollouts.observe import Analysis
+
 MOST_EVENTS = 200
 MOST_PAIRS = 100_000  # of a shadow, compared one by one
 SIZE = 50
@@ -90,11 +92,15 @@ def rollout(visit: Visit, store: Store) -> Page:
     rollouts = Rollouts(store)
     record = rollouts.get(visit.given["name"])
     spec = lifecycle.spec_of(record)
+    names = [arm.name for arm in spec.arms]
     weights = rollouts.weights(record.key)
     told, problem = (None, "") if record.state == DRAFT else _worked(store, rollouts, record)
     newest = rollouts.decisions(record.key, 1)
-    until = record.ended_ns or time.time_ns()
-    start = weights[0].ns if weights else until
+    history = rollouts.course(record.key, courses.MOST_POINTS)
+    start = weights[0].ns if weights else record.created_ns
+    until = max(
+        [start, *(one.ns for one in weights), *(one.ns for one in history)]
+    )  # nothing is known of the time since
     events = rollouts.events(record.key)
     data = {
         "rollout": _head(record, spec),
@@ -109,8 +115,10 @@ def rollout(visit: Visit, store: Store) -> Page:
         },
         "shadow": told["shadow"] if told else None,
         "courses": {
-            "weights": _courses_of_weights(spec, weights, start, until),
-            **_courses_of_decisions(rollouts.course(record.key, MOST_POINTS), start),
+            "span": (0.0, courses.seconds(until, start)),
+            "weights": courses.of_weights(weights, names, start, until),
+            **courses.of_decisions(history, start, names),
+            "latencies": told["latencies"] if told else [],
         },
         "events": [
             {"time": _ms(event.ns), "kind": event.kind, "state": event.state, "actor": event.actor, "reason": event.reason}
@@ -167,6 +175,7 @@ def _worked(store: Store, rollouts: Rollouts, record: RolloutRecord) -> tuple[di
             **analysis.to_dictionary(),
             "gate_alpha": gate_alpha(analysis.rollout),
             "fixed_horizon": report.fixed_horizon(analysis),
+            "latencies": _latencies(analysis),
             "shadow": report.agreement(rollouts.pairs(record.key, analysis.moment.batch))
             if 0 < pairs <= MOST_PAIRS
             else {"pairs": pairs}
@@ -181,57 +190,19 @@ def _worked(store: Store, rollouts: Rollouts, record: RolloutRecord) -> tuple[di
         _one_at_a_time.release()
 
 
-# -- over time: seconds since the first weights
-
-
-def _courses_of_weights(spec: Rollout, weights: list[Weights], start: int, until: int) -> list[dict[str, Any]]:
-    """Each weight holds until the next."""
-    step = -(-len(weights) // MOST_POINTS) or 1
-    kept = [one for number, one in enumerate(weights) if number % step == 0 or one is weights[-1]]
-    lines = [(arm.name, [one.weights[number] for one in kept]) for number, arm in enumerate(spec.arms)]
-    if any([one.shadow for one in kept]):
-        lines.append(("shadow", [one.shadow for one in kept]))
-    end = _seconds(max([until, *(one.ns for one in weights)]), start)
+def _latencies(analysis: Analysis) -> list[dict[str, Any]]:
+    """For each arm that answered, which share of its answers took no longer than so many milliseconds."""
+    counted = zip(analysis.rollout.arms, analysis.observed.traffic, strict=True)
     return [
         {
-            "name": name,
-            "points": [*zip([_seconds(one.ns, start) for one in kept], shares, strict=True), (end, shares[-1])],
+            "name": arm.name,
+            "points": courses.of_latencies(
+                [(round(latency.middle(one) / 1000, 3), count) for one, count in sorted(traffic.latencies.items())]
+            ),
         }
-        for name, shares in lines
-        if shares
+        for arm, traffic in counted
+        if traffic.latencies
     ]
-
-
-def _seconds(ns: int, start: int) -> float:
-    return round((ns - start) / 1e9, 3)
-
-
-def _courses_of_decisions(history: list[Decided], start: int) -> dict[str, list[dict[str, Any]]]:
-    """Effects with their bounds, per metric and candidate; the evidence against each gate, 1/p."""
-    bounds: dict[tuple[str, str], list[tuple[float, ...]]] = {}
-    evidence: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for one in history:
-        at = _seconds(one.ns, start)
-        for metric in one.evidence.get("metrics", ()):
-            if None not in (metric["difference"], metric["low"], metric["high"]):
-                point = (at, metric["low"], metric["difference"], metric["high"])
-                bounds.setdefault((metric["metric"], metric["candidate"]), []).append(point)
-        for gate in one.evidence.get("gates", ()):
-            if gate["p"] is not None:
-                against = (at, 1 / max(gate["p"], 1e-12))
-                evidence.setdefault((gate["gate"], gate["candidate"]), []).append(against)
-    return {
-        "intervals": [
-            {"metric": metric, "candidate": candidate, "points": points}
-            for (metric, candidate), points in bounds.items()
-            if len(points) > 1
-        ],
-        "evidence": [
-            {"name": f"{gate}: {candidate}", "points": points}
-            for (gate, candidate), points in evidence.items()
-            if len(points) > 1
-        ],
-    }
 
 
 # -- beside a version of a model
