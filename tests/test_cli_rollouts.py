@@ -124,7 +124,7 @@ def test_a_shadows_agreement_is_reported(here, mlcli):
         ]
         rollouts.record(key, rows)
     told = json.loads(mlcli("rollouts", "report", "demo", "--html", "report.html", "--json").stdout)["shadow"]
-    assert "<td>agreement, share</td><td>0.9</td>" in (here / "report.html").read_text()
+    assert '<th scope="row">agreement, share</th><td>0.9</td>' in (here / "report.html").read_text()
     assert told["agreement"]["share"] == pytest.approx(0.9)
     assert told["kappa"] == pytest.approx(0.8)
     assert told["table"] == [[45, 5], [5, 45]]

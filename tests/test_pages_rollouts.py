@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from sklearn.linear_model import LogisticRegression
 import mlcli
 from mlcli.rollouts import lifecycle
 from mlcli.rollouts.controller import Controller
+from mlcli.rollouts.words import SENTENCES, say, worded
+from mlcli.server.pages import drawing, texts
 from mlcli.server.pages import rollouts as pages
 from mlcli.server.security import Auth, Users
 from mlcli.store import open_store
@@ -169,6 +172,52 @@ def test_a_step_is_taken_only_from_where_the_page_showed_it(site: Site) -> None:
     assert site.data("/rollouts/ramp")["arms"][1]["weight"] == 0.5
     assert site.do("promote-rollout", rollout="ramp", reason="good") == 200
     assert site.data("/rollouts/ramp")["rollout"]["state"] == "promoted"
+
+
+def test_why_is_said_in_the_readers_language(site: Site) -> None:
+    korean = site.get("/rollouts/worse", **{"Accept-Language": "ko"}).body.decode()
+    gates = site.data("/rollouts/worse")["judged"]["gates"]
+    assert len([gate for gate in gates if gate["said"]["say"] == "own-errors"]) == 1
+    assert "first errors are its own" not in korean
+    assert korean.count("이 후보의 것입니다") == 1
+    english = site.data("/rollouts/worse")["judged"]["reason"]
+    assert english not in korean
+    said = english.replace(" to ", " ~ ")
+    assert korean.count(said) == 2  # the verdict, and the event that rolled it back
+    assert said in site.get("/models/churn/2", **{"Accept-Language": "ko"}).body.decode()
+    assert "<title>worse · mlcli</title>" in korean  # a name, though the page has a word for it
+
+
+def test_each_sentence_has_the_same_values_in_both_languages() -> None:
+    for sentence in SENTENCES.values():
+        korean = texts.KOREAN[sentence]
+        assert sorted(re.findall(r"\{[^}]*\}", korean)) == sorted(re.findall(r"\{[^}]*\}", sentence)), sentence
+
+
+@pytest.mark.parametrize(
+    "said", [{}, {"say": "of another version"}, {"say": "lost"}, {"say": "sample-ratio", "p": "x"}]
+)
+def test_what_cannot_be_worded_is_shown_as_it_was_kept(said: dict[str, Any]) -> None:
+    assert worded(said) == ""
+    assert drawing._in_words("as it was kept", said, "ko") == "as it was kept"
+
+
+def test_a_reason_that_a_person_gave_is_not_translated_away() -> None:
+    said = say("handed-over", candidate="challenger")
+    assert drawing._in_words("challenger answers everything", said, "ko") == "challenger: 모든 요청에 응답합니다"
+    assert drawing._in_words("because", said, "ko") == "because"
+
+
+def test_the_latencies_of_each_arm_are_drawn(site: Site) -> None:
+    lines = site.data("/rollouts/better")["courses"]["latencies"]
+    assert [line["name"] for line in lines] == ["champion", "challenger"]
+    for line in lines:
+        shares = [share for _, share in line["points"]]
+        assert (shares[0], shares[-1]) == (0, 1)
+        assert shares == sorted(shares)
+        median = next(ms for ms, share in line["points"] if share >= 0.5)
+        assert 4 < median < 6  # the traffic's is 5
+    assert 'aria-label="Latency' in site.get("/rollouts/better").body.decode()
 
 
 def test_what_people_wrote_stays_text(site: Site) -> None:

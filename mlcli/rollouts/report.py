@@ -300,7 +300,7 @@ def _of_shadow(told: dict[str, Any]) -> list[str]:
             if isinstance(value, dict):
                 add(f"{name}, ", value)
             elif isinstance(value, list):
-                rows.append([name, " and ".join(_text(one) for one in value)])
+                rows.append([name, ", ".join(_text(one) for one in value)])
             else:
                 rows.append([name, _text(value)])
 

@@ -294,11 +294,11 @@ class Rollouts:
             },
         )  # fmt: skip
 
-    def note(self, name: str, kind: str, *, actor: str, reason: str) -> None:
+    def note(self, name: str, kind: str, *, actor: str, reason: str, evidence: object = None) -> None:
         """Keep an event that changes nothing by itself, such as the death of a worker."""
         with self.database.transaction():
             found = self.get(name)
-            self._event(found.key, time.time_ns(), kind, found.state, actor, reason, None)
+            self._event(found.key, time.time_ns(), kind, found.state, actor, reason, evidence)
 
     def _newest_ns(self, table: str, key: int) -> int:
         row = self.database.one(f"SELECT COALESCE(MAX(ns), 0) FROM {table} WHERE rollout = :key", {"key": key})

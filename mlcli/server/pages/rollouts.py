@@ -121,14 +121,17 @@ def rollout(visit: Visit, store: Store) -> Page:
             "latencies": told["latencies"] if told else [],
         },
         "events": [
-            {"time": _ms(event.ns), "kind": event.kind, "state": event.state, "actor": event.actor, "reason": event.reason}
+            {
+                "time": _ms(event.ns), "kind": event.kind, "state": event.state, "actor": event.actor, "reason": event.reason,
+                "said": event.evidence.get("said") if isinstance(event.evidence, dict) else None,
+            }
             for event in reversed(events[-MOST_EVENTS:])
         ],
         "more_events": max(len(events) - MOST_EVENTS, 0),
         "candidates": [arm.name for arm in spec.candidates],
         "spec": record.spec,
     }  # fmt: skip
-    return Page("rollout.html", record.name, data, "live" if visit.query.one("part") == "live" else "")
+    return Page("rollout.html", record.name, data, "live" if visit.query.one("part") == "live" else "", named=True)
 
 
 def _decided(one: Decided) -> dict[str, Any]:
@@ -219,7 +222,7 @@ def of_version(store: Store, model: str, version: str, tags: dict[str, str]) -> 
             if arm.model == uri:
                 newest = rollouts.decisions(record.key, 1)
                 found[record.name] = {
-                    **_head(record, spec), "arm": arm.name, "here": True, "reason": "", "candidate": arm != spec.control,
+                    **_head(record, spec), "arm": arm.name, "here": True, "reason": "", "said": None, "candidate": arm != spec.control,
                     "verdict": newest[0].verdict if newest else None,
                 }  # fmt: skip
     for key, value in tags.items():
@@ -235,5 +238,9 @@ def of_version(store: Store, model: str, version: str, tags: dict[str, str]) -> 
         line = found.setdefault(
             name, {"name": name, "state": "", "strategy": "", "arm": "", "here": False, "candidate": True}
         )
-        line |= {"verdict": str(told.get("verdict", "")), "reason": str(told.get("reason", ""))}
+        said = told.get("said")
+        line |= {
+            "verdict": str(told.get("verdict", "")), "reason": str(told.get("reason", "")),
+            "said": said if isinstance(said, dict) else None,
+        }  # fmt: skip
     return list(found.values())
