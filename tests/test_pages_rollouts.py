@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import numpy as np
+import postgres
 import pytest
 from rollout_world import AB, CANARY, SHADOW, Traffic, started, text
 from serving import Answer, Client, serving
@@ -294,3 +297,85 @@ def test_who_may_only_read_sees_no_buttons_and_changes_nothing(tmp_path) -> None
             },
         )
         assert refused.status == 403
+
+
+def test_over_postgresql_a_page_says_the_same_as_over_sqlite(tmp_path) -> None:
+    told = []
+    for uri, files in (
+        (str(tmp_path / "mlruns"), None),
+        (postgres.running().uri_of(tmp_path), str(tmp_path / "files")),
+    ):
+        with open_store(uri, artifact_root=files) as store:
+            rollouts = Rollouts(store)
+            started(rollouts, text("ab", AB))
+            world = Traffic(rollouts, "ab")
+            for _ in range(2):
+                world.come(300, rate=(0.2, 0.4))
+                Controller(rollouts, "ab", "test").turn()
+            key = rollouts.get("ab").key
+            for number in range(pages.courses.MOST_POINTS):
+                rollouts.decide(key, number, "HOLD", "units", {"metrics": [], "gates": []})
+        with serving(uri, artifacts_destination=files) as (client, _):
+            assert client.send("GET", "/rollouts/ab", Accept="text/html").status == 200
+            found = client.send("GET", "/rollouts/ab?format=json").json
+            listed = client.send("GET", "/rollouts?format=json").json["rollouts"][0]
+            told.append(
+                (
+                    found["arms"],
+                    found["judged"]["metrics"],
+                    found["judged"]["gates"],
+                    listed["verdict"],
+                    [event["kind"] for event in found["events"]],
+                    found["courses"]["latencies"],
+                )
+            )
+    assert told[0] == told[1]
+
+
+def test_without_numpy_the_last_verdict_weights_and_events_are_shown_and_what_is_missing(site: Site) -> None:
+    pages._kept.clear()
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(('numpy', 'scipy', 'pandas', 'sklearn')))\n"
+        "from serving import serving\n"
+        f"with serving({str(site.root)!r}) as (client, _):\n"
+        "    for path in ('/rollouts', '/rollouts/better', '/rollouts/better?format=json', '/rollouts/draft'):\n"
+        "        answer = client.send('GET', path, Accept='text/html')\n"
+        "        print(answer.status, answer.body.decode().replace(chr(10), ' '))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, check=True)  # fmt: skip
+    listed, page, twin, draft = done.stdout.splitlines()
+    assert {line.partition(" ")[0] for line in (listed, page, twin, draft)} == {"200"}
+    assert "mlcli[sklearn]" in page
+    told = json.loads(twin.partition(" ")[2])
+    assert told["judged"]["verdict"] == "PROMOTE"
+    assert told["arms"][1]["requests"] > 0
+    assert told["courses"]["weights"][1]["points"][-1][1] == 1.0
+    assert told["events"][0]["kind"] == "promoted"
+
+
+def test_a_long_list_is_shown_in_parts_and_many_arms_with_long_names_keep_their_order(tmp_path) -> None:
+    names = [f"candidate-{number}-{'x' * 80}" for number in range(7)]
+    arms = "\n".join(f"  - {{name: {name}, model: models:/m/{number}}}" for number, name in enumerate(names))
+    shares = ", ".join(f"{name}: 10" for name in names)
+    spec = text("many", f"  ab: {{weights: {{champion: 30, {shares}}}}}\n")
+    spec = re.sub(r"candidates: .*", lambda _: f"candidates:\n{arms}", spec)
+    root = tmp_path / "mlruns"
+    with open_store(str(root)) as store:
+        rollouts = Rollouts(store)
+        for number in range(120):
+            rollouts.create(f"draft-{number}", text(f"draft-{number}"))
+        started(rollouts, spec)
+        world = Traffic(rollouts, "many")
+        for _ in range(3):
+            world.come(800, rate=(0.3,) * 8, errors=(0.02,) * 8, milliseconds=(5.0,) * 8)
+            Controller(rollouts, "many", "test").turn()
+    with serving(root) as (client, _):
+        first = client.send("GET", "/rollouts?format=json").json
+        assert (first["total"], first["pages"], len(first["rollouts"])) == (121, 3, 50)
+        assert len(client.send("GET", "/rollouts?page=3&format=json").json["rollouts"]) == 21
+        told = client.send("GET", "/rollouts/many?format=json").json
+        assert [line["name"] for line in told["courses"]["latencies"]] == ["champion", *names]
+        assert [line["candidate"] for line in told["courses"]["intervals"]] == names
+        page = client.send("GET", "/rollouts/many", Accept="text/html").body.decode()
+        pictures = re.findall(r"<figure.*?</figure>", page, re.DOTALL)
+        assert max(picture.count("<polyline") for picture in pictures) == 8  # no more lines than colours

@@ -40,7 +40,13 @@ _COLUMNS = (
     render.Column("state", "STATE", style=_style),
     render.Column("strategy", "STRATEGY"),
     render.Column("weights", "WEIGHTS"),
-    render.Column("created_ns", "CREATED", show=lambda ns: render.ago(ns / 1e6), optional=1),
+    render.Column(
+        "created_ns",
+        "CREATED",
+        show=lambda ns: render.ago(ns / 1e6),
+        optional=1,
+        pipe=lambda ns: render.iso_time(ns // 10**6),
+    ),
     render.Column("candidates", "CANDIDATES", least=16, optional=2, keep_end=True),
 )
 _ARMS = (
@@ -715,4 +721,7 @@ def need_statistics() -> None:
     from importlib.util import find_spec
 
     if find_spec("scipy") is None:
-        raise MlcliError("this needs NumPy and SciPy", hint="pip install 'mlcli[sklearn]'")
+        raise MlcliError(
+            "this needs NumPy and SciPy",
+            hint="pip install 'mlcli[sklearn]'; `mlcli rollouts get NAME` shows state, weights and events without them",
+        )

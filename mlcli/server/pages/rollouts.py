@@ -107,7 +107,7 @@ def rollout(visit: Visit, store: Store) -> Page:
         "live": record.state in (RUNNING, PAUSED),
         "may_promote": record.state in (RUNNING, PAUSED),
         "controlled": record.controller_until_ns > time.time_ns(),
-        "arms": told["arms"] if told else _bare_arms(spec, weights),
+        "arms": told["arms"] if told else _arms_known(spec, weights, newest[0].evidence.get("arms", []) if newest else []),
         "judged": told or (dict(newest[0].evidence) | _decided(newest[0]) if newest else None),
         "problem": problem,
         "limits": {
@@ -138,12 +138,13 @@ def _decided(one: Decided) -> dict[str, Any]:
     return {"verdict": one.verdict, "rule": one.rule, "batch": one.batch, "as_of_ns": one.ns}
 
 
-def _bare_arms(spec: Rollout, weights: list[Weights]) -> list[dict[str, Any]]:
-    """The arms as the file names them, where nothing is counted yet."""
+def _arms_known(spec: Rollout, weights: list[Weights], counted: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The arms as the file names them, with their weights now and what the last verdict counted, if there is one."""
     shares = _weights_now(spec, weights[-1] if weights else None)
     nothing = dict.fromkeys(("units", "requests", "errors", "lost", "p50_ms", "p95_ms", "p99_ms"))
+    known = {arm["name"]: arm for arm in counted}
     return [
-        {"name": arm.name, "model": arm.model, "weight": share, **nothing}
+        {**nothing, **known.get(arm.name, {}), "name": arm.name, "model": arm.model, "weight": share}
         for arm, share in zip(spec.arms, shares, strict=True)
     ]
 
