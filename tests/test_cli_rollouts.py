@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import subprocess
+import sys
+import threading
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
-from rollout_world import AB, SHADOW, Traffic, started, text
+from rollout_world import AB, CANARY, SHADOW, Traffic, started, text
+from test_cli_terminal import COLOUR, terminal
 
 from mlcli.rollouts import lifecycle
 from mlcli.rollouts.controller import Controller
@@ -202,3 +208,70 @@ def test_feedback_by_request_reaches_the_unit(running):
         rollouts.feedback(1, [Outcome("r:r1:late", "r1", "", "late", 1.0, 2**62)])
         assert sum(y for *_, y in rollouts.unit_outcomes(1, rollouts.batch_at(1)[0], "late")) == 1.0
     assert os.path.exists("mlruns/mlcli.db")
+
+
+# -- watching
+
+
+def test_watching_draws_in_place_with_the_verdict_in_sight_and_ends_with_the_rollout(here):
+    with open_store(str(here / "mlruns")) as store:
+        rollouts = Rollouts(store)
+        started(rollouts, text(strategy=AB))
+        world = Traffic(rollouts, "demo")
+        world.come(100)
+
+        def happen() -> None:
+            with open_store(str(here / "mlruns")) as other:
+                world.rollouts = Rollouts(other)
+                for _ in range(2):
+                    time.sleep(1.2)  # longer than it takes until the next look
+                    world.come(100)
+                lifecycle.abort(world.rollouts, "demo", reason="enough")
+
+        meanwhile = threading.Thread(target=happen)
+        meanwhile.start()
+        written = terminal("rollouts", "status", "demo", "--watch", width=80, height=12)
+        meanwhile.join()
+    drawn = re.split(r"\x1b\[(\d+)F\x1b\[J", COLOUR.sub("", written))
+    screens, back = drawn[::2], [int(lines) for lines in drawn[1::2]]
+    assert len(screens) >= 2
+    assert back == [screen.count("\n") for screen in screens[:-1]]  # each is drawn where the one before stood
+    for screen in screens:
+        assert len(screen.splitlines()) < 12
+        assert max(map(len, screen.splitlines())) <= 80
+        assert re.search(r"^(HOLD|PROMOTE|ROLLBACK) \(", screen, re.MULTILINE)
+    assert screens[-1].startswith("demo  aborted, ab")
+
+
+def test_watching_in_a_pipe_is_a_line_for_each_change_and_its_exit_tells_the_end(here):
+    with open_store(str(here / "mlruns")) as store:
+        rollouts = Rollouts(store)
+        started(rollouts, text(strategy=CANARY))
+        world = Traffic(rollouts, "demo")
+        world.come(60)
+        command = [sys.executable, "-m", "mlcli", "rollouts", "status", "demo", "--watch", "--exit-code"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watching:
+            head = watching.stdout.readline().rstrip("\n").split("\t")
+            first = dict(zip(head, watching.stdout.readline().rstrip("\n").split("\t"), strict=True))
+            lifecycle.advance(rollouts, "demo", actor="ann")
+            second = dict(zip(head, watching.stdout.readline().rstrip("\n").split("\t"), strict=True))
+            world.come(5)  # more of the same is no change
+            time.sleep(1.5)
+            lifecycle.abort(rollouts, "demo", actor="ann")
+            rest = watching.stdout.read().splitlines()
+    assert (first["state"], first["weights"]) == ("running", "champion=0.9,challenger=0.1")
+    assert second["weights"] == "champion=0.5,challenger=0.5"
+    assert len(rest) == 1
+    last = dict(zip(head, rest[0].split("\t"), strict=True))
+    assert (last["state"], last["weights"]) == ("aborted", "champion=1,challenger=0")
+    assert watching.returncode == 10
+
+
+@pytest.mark.parametrize(("end", "code"), [("abort", 10), ("promote", 0)])
+def test_a_rollout_that_has_ended_is_watched_once(here, mlcli, end, code):
+    with open_store(str(here / "mlruns")) as store:
+        started(Rollouts(store), text(strategy=AB, control="models:/churn/1"))
+        getattr(lifecycle, end)(Rollouts(store), "demo")
+    done = mlcli("rollouts", "status", "demo", "--watch", "--json", "--exit-code", check=code)
+    (line,) = done.stdout.splitlines()
+    assert json.loads(line)["state"] == {"abort": "aborted", "promote": "promoted"}[end]
