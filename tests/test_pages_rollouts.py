@@ -286,6 +286,8 @@ def test_who_may_only_read_sees_no_buttons_and_changes_nothing(tmp_path) -> None
         page = client.send("GET", "/rollouts/draft", **read)
         assert page.status == 200, page
         assert b"abort-rollout" not in page.body
+        for path in ("/rollouts", "/rollouts/draft", "/rollouts/draft?format=json", "/rollouts/draft?part=live"):
+            assert client.send("GET", path).status == 401
         refused = client.send(
             "POST",
             "/do/abort-rollout",
@@ -297,6 +299,15 @@ def test_who_may_only_read_sees_no_buttons_and_changes_nothing(tmp_path) -> None
             },
         )
         assert refused.status == 403
+        writer = {
+            **read,
+            "Authorization": f"Bearer {users.add('bob', 'write')}",
+            "Content-Type": "application/x-www-form-urlencoded",
+        }
+        own = {"Origin": f"http://127.0.0.1:{client.port}", "Accept": "application/json"}
+        assert client.send("POST", "/do/abort-rollout", "rollout=draft", **{**writer, **own}).status == 200
+        event = client.send("GET", "/rollouts/draft?format=json", **read).json["events"][0]
+        assert (event["kind"], event["actor"]) == ("aborted", "bob")
 
 
 def test_over_postgresql_a_page_says_the_same_as_over_sqlite(tmp_path) -> None:

@@ -267,7 +267,8 @@ def _open(uri: str | None, destination: str | None = None, *, create: bool = Tru
     if is_remote(address):
         raise InvalidInput(
             f"a server needs a store of its own, not another server: {config.masked(address)}",
-            hint="name a folder or a database with --backend-store-uri",
+            hint=f"an mlcli server has its pages itself: open {(config.masked(address) or '').replace('***@', '')} in a browser; or name a folder or a"
+            " database with --backend-store-uri",
         )
     if address.partition("://")[0] in ("postgresql", "postgres"):
         return open_store(address, create=create, artifact_root=destination)

@@ -148,9 +148,11 @@ class Rollouts:
     def __init__(self, store: Any) -> None:
         database = getattr(store, "database", None)
         if database is None:
+            url = getattr(store, "uri", "")  # without credentials
             raise InvalidInput(
-                "rollouts are kept in a store, not behind a tracking server",
-                hint="name the store's folder: mlcli --tracking-uri ./mlruns rollouts ...",
+                f"rollouts are kept in a store, not behind a tracking server{f': {url}' if url else ''}",
+                hint=f"look at them, pause, promote and abort them at {url or 'its page'}/rollouts; other commands are given where"
+                " the store is: mlcli --tracking-uri ./mlruns rollouts ...",
             )
         self.store = store
         self.database: Database = database
