@@ -254,6 +254,12 @@ def test_an_evaluation_shows_scores_with_intervals_and_the_comparison(site: Site
     assert "accuracy_score" in site.get(f"/runs/{site.evaluation}").body.decode()
 
 
+def test_an_evaluation_is_told_in_the_readers_language(site: Site) -> None:
+    page = site.get(f"/runs/{site.evaluation}", **{"Accept-Language": "ko"}).body.decode()
+    assert "분류, 한 번 학습하고 시험, " in page
+    assert not [text for text in ("fitted and tested", "true positive rate", "not shown is not") if text in page]
+
+
 def test_a_version_shows_what_it_was_offline_and_what_became_of_it(site: Site) -> None:
     found = site.data("/models/churn/2")
     assert [one["run_id"] for one in found["evaluations"]] == [site.evaluation]

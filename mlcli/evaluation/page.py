@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from html import escape
-from typing import Any, Dict, List, Mapping, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
 
 from mlcli.evaluation import pictures
 from mlcli.evaluation.pictures import legend, picture, svg
@@ -27,7 +27,7 @@ body{{font:15px/1.5 system-ui,sans-serif;max-width:76rem;margin:2rem auto;paddin
 h1{{font-size:1.4rem;margin-bottom:.2rem}}h2{{font-size:1.1rem;margin:2rem 0 .4rem}}
 .wide{{overflow-x:auto;margin:.5rem 0}}table{{border-collapse:collapse;font-variant-numeric:tabular-nums;overflow-wrap:normal}}
 td,th{{padding:.25rem .7rem;text-align:right;white-space:nowrap;border-bottom:1px solid #8884}}th{{font-weight:600}}tbody th{{font-weight:400}}
-td:first-child,th:first-child,.l{{text-align:left}}.words .l{{white-space:normal}}.words .l:last-child{{min-width:16ch}}
+td:first-child,th:first-child,.l{{text-align:left}}.words .l{{white-space:normal;overflow-wrap:anywhere}}.words .l:last-child{{min-width:16ch}}
 .pictures{{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(22rem,100%),1fr));gap:1.5rem 2rem;align-items:start}}
 figure{{margin:0;break-inside:avoid}}figcaption{{font-weight:600;margin-bottom:.3rem}}
 svg{{width:100%;height:auto;max-width:36rem;font:12px system-ui,sans-serif}}svg text{{fill:currentColor}}figure svg[width]{{width:auto}}
@@ -45,7 +45,7 @@ svg{{width:100%;height:auto;max-width:36rem;font:12px system-ui,sans-serif}}svg 
 
 AXES: Dict[str, Dict[str, Any]] = {
     "roc": {"names": ("false positive rate", "true positive rate"), "across": "share", "up": "share", "diagonal": True},
-    "precision-recall": {"names": ("recall", "precision"), "across": "share", "up": "share"},
+    "precision-recall": {"names": ("recall", "precision"), "across": "share", "up": "share", "square": True},
     "calibration": {"names": ("predicted", "observed"), "across": "share", "up": "share", "diagonal": True, "marks": True},
     "lift": {"names": ("share of rows", "lift"), "across": "share", "level": 1.0},
     "residuals": {"names": ("predicted", "truth − predicted"), "dots": True, "level": 0.0},
@@ -101,7 +101,7 @@ def _span(values: Sequence[float]) -> Tuple[float, float]:
 
 
 def _short(value: float) -> str:
-    return f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _confusion(curve: Curve, title: str) -> str:
@@ -221,14 +221,19 @@ def document(title: str, parts: Sequence[str]) -> str:
     )
 
 
-def summary(report: Mapping[str, Any]) -> str:
-    """What was done, in a line."""
-    data = report["data"]
-    method = report["method"]
-    how = {"none": "scored as it is", "holdout": "fitted and tested once"}.get(
-        method, f"{method}, {report['folds']} fits"
-    )
-    return f"{report['model_type']}, {how}, on {data['rows']:,} rows of {data['name']} ({data['digest']}), target {report['target']}"
+SUMMARY = "{kind}, {how}, on {rows} rows of {data} ({digest}), target {target}"
+METHODS = {"none": "scored as it is", "holdout": "fitted and tested once"}  # of others, how often
+FITS = "{method}, {fits} fits"
+
+
+def summary(report: Mapping[str, Any], say: Callable[..., str] = str.format) -> str:
+    """What was done, in a line; ``say`` fills a text in, and may do so in another language."""
+    data, method = report["data"], report["method"]
+    how = METHODS.get(method, "")
+    return say(
+        SUMMARY, kind=say(report["model_type"]), how=say(how) if how else say(FITS, method=method, fits=report["folds"]),
+        rows=f"{data['rows']:,}", data=data["name"], digest=data["digest"], target=report["target"],
+    )  # fmt: skip
 
 
 def caveat(report: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 WIDE, HIGH, SQUARE = 420, 220, 300  # of the whole; the last one is the side of what compares an axis with itself
 RIGHT, TOP, BOTTOM = 14, 10, 26
 ROOM = 17  # of a line of text
-LETTER = 6.4  # how wide one is, about
+LETTER = 7.0  # how wide one is, about
 COLOURS = 8
 Points = Sequence[Sequence[float]]
 _LIGHT = ("#3357d6", "#c9640f", "#1a8a5a", "#c2478f", "#8a63d2", "#1287a2", "#92721f", "#6b7484")
@@ -44,6 +44,7 @@ def picture(
     marks: bool = False,
     level: Optional[float] = None,
     diagonal: bool = False,
+    square: bool = False,
 ) -> Dict[str, Any]:
     """Where to draw what, and what its axes say; {} where there is nothing to draw.
 
@@ -64,7 +65,7 @@ def picture(
     low_x, high_x = (0.0, 1.0) if across == "share" else (min(xs), max(xs))
     low_y, high_y = (0.0, 1.0) if up == "share" else _room(min(ys), max(ys))
     x_ticks, y_ticks = (ticks(*ends, kind) for ends, kind in (((low_x, high_x), across), ((low_y, high_y), up)))
-    wide, high = (SQUARE + 40, SQUARE + 30) if diagonal else (WIDE, HIGH)
+    wide, high = (SQUARE + 40, SQUARE + 30) if square or diagonal else (WIDE, HIGH)
     left = max(34, round(LETTER * max([_width(text) for _, text in y_ticks], default=0)) + 12)
     right = wide - max(RIGHT, round(LETTER * _width(x_ticks[-1][1]) / 2) if x_ticks else 0)
     top, bottom = TOP + ROOM * bool(names[1]), high - BOTTOM - ROOM * bool(names[0])

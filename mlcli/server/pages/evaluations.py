@@ -17,6 +17,7 @@ from mlcli.errors import MlcliError
 from mlcli.evaluation.offline import REPORT, TAG
 from mlcli.evaluation.page import TITLES, caveat, summary
 from mlcli.rollouts.offline import DATA, VERSION
+from mlcli.server.pages.texts import translated
 from mlcli.store import Store
 
 MOST_BYTES = 4 * 1024 * 1024
@@ -34,7 +35,7 @@ _CURVES = {
 }
 
 
-def of_run(run: Run) -> dict[str, Any] | None:
+def of_run(run: Run, language: str) -> dict[str, Any] | None:
     """What the evaluation found, where the run is one that has its report."""
     if TAG not in run.data.tags:
         return None
@@ -47,7 +48,7 @@ def of_run(run: Run) -> dict[str, Any] | None:
     if not isinstance(report, dict):
         return None
     try:
-        return _told(report) | {
+        return _told(report, language) | {
             "page": artifacts.has("report.html"),
             "curves": _curves(artifacts),
             "confusion": _confusion(artifacts),
@@ -67,10 +68,10 @@ def _text(artifacts: LocalArtifacts, name: str) -> str:
         return file.read()
 
 
-def _told(report: dict[str, Any]) -> dict[str, Any]:
+def _told(report: dict[str, Any], language: str) -> dict[str, Any]:
     return {
         "model": str(report["model"]),
-        "summary": summary(report),
+        "summary": summary(report, lambda text, **values: translated(text, language, **values)),
         "caveat": caveat(report),
         "level": float(report["level"]),
         "alpha": float(report["alpha"]),

@@ -61,7 +61,7 @@ def overview(visit: Visit, store: Store) -> Page:
             )
         ],
         "models": _models(store, run),
-        "evaluation": evaluations.of_run(run),
+        "evaluation": evaluations.of_run(run, visit.language),
         "patch": _has(run, "code/diff.patch"),
         "lock": _has(run, "environment/requirements.txt"),
     }  # fmt: skip
