@@ -136,6 +136,24 @@ def test_a_shadows_agreement_is_reported(here, mlcli):
     assert told["table"] == [[45, 5], [5, 45]]
 
 
+def test_where_the_truth_is_known_a_report_shows_what_was_taken_for_what(here, mlcli):
+    spec = text(strategy=AB).replace("metrics:\n", "metrics:\n  wrong: {source: loss, key: label, loss: zero_one}\n")
+    with open_store(str(here / "mlruns")) as store:
+        rollouts = Rollouts(store)
+        world = Traffic(rollouts, started(rollouts, spec).name)
+        world.come(60, errors=(0.0, 0.0), prediction="1", score=1.0)
+        world.come(40, errors=(0.0, 0.0), prediction="0", score=0.0)
+        truth = [Outcome(f"l{n}", f"r{n}", "", "label", float(n % 3 > 0), time.time_ns()) for n in range(1, 101)]
+        rollouts.feedback(world.record.key, truth)
+    (found,) = json.loads(mlcli("rollouts", "report", "demo", "--html", "report.html", "--json").stdout)["labels"]
+    assert found["classes"] == [0.0, 1.0]
+    both = np.sum([arm["table"] for arm in found["arms"]], axis=0)
+    assert both.tolist() == [[13, 27], [20, 40]]  # predicted 0 and 1 down, true ones across
+    page = (here / "report.html").read_text()
+    assert "wrong: challenger" in page
+    assert "predicted / true" in page
+
+
 def test_units_are_placed_as_they_are_served(running, mlcli):
     told = json.loads(mlcli("rollouts", "assign", "demo", "--unit", "user-1", "--unit", "user-2", "--json").stdout)
     with open_store(str(running / "mlruns")) as store:

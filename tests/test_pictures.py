@@ -68,6 +68,15 @@ def test_a_line_to_compare_with_is_always_in_the_picture():
     assert high["box"]["top"] <= high["level"] <= high["box"]["bottom"]
 
 
+def test_the_diagonal_is_where_both_are_the_same():
+    lines = [{"name": "", "points": [(2.0, 20.0), (20.0, 2.0), (5.0, 5.0)]}]
+    shape = picture(lines, diagonal=True)
+    x, y = map(float, shape["shapes"][0]["line"].split()[2].split(","))
+    box = shape["box"]
+    across, up = (x - box["left"]) / (box["right"] - box["left"]), (box["bottom"] - y) / (box["bottom"] - box["top"])
+    assert across == pytest.approx(up, abs=0.002)
+
+
 def test_nothing_is_drawn_of_nothing():
     assert picture([]) == {}
     assert picture([{"name": "a", "points": []}], span=(0, 1)) == {}

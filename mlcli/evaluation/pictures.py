@@ -50,7 +50,7 @@ def picture(
 
     ``lines`` have a name and points (x, y); with ``band`` (x, low, y, high). An axis is plain, ``log``, ``share`` (0 to 1)
     or ``time`` (seconds); ``names`` are written beside them. ``span`` is what the axis across shows at least. ``level``: a
-    line to compare with. ``marks`` are dots on the line.
+    line to compare with; ``diagonal``: another, where x and y are the same. ``marks`` are dots on the line.
     """
     to_x, to_y = _scale(across), _scale(up)
     drawn = [
@@ -62,7 +62,9 @@ def picture(
         return {}
     if level is not None:
         ys.append(to_y(level))
-    low_x, high_x = (0.0, 1.0) if across == "share" else (min(xs), max(xs))
+    if diagonal:  # where both are the same: the axes are alike
+        xs = ys = [*xs, *ys]
+    low_x, high_x = (0.0, 1.0) if across == "share" else _room(min(xs), max(xs)) if diagonal else (min(xs), max(xs))
     low_y, high_y = (0.0, 1.0) if up == "share" else _room(min(ys), max(ys))
     x_ticks, y_ticks = (ticks(*ends, kind) for ends, kind in (((low_x, high_x), across), ((low_y, high_y), up)))
     wide, high = (SQUARE + 40, SQUARE + 30) if square or diagonal else (WIDE, HIGH)
@@ -196,7 +198,7 @@ def _powers(low: float, high: float) -> List[Tuple[float, str]]:
     found = [
         math.log10(times) + power
         for power in factors
-        for times in ((1, 2, 5) if decades > 0.8 else (1, 2, 3, 4, 5, 6, 7, 8, 9) if decades > 0.35 else ())
+        for times in ((1, 2, 5) if decades > 0.8 else (1, 2, 3, 4, 5, 6, 8) if decades > 0.35 else ())
     ]
     found = [at for at in found if low - 1e-9 <= at <= high + 1e-9]
     if len(found) < 2:  # less than from one number to the next: round numbers of a plain axis

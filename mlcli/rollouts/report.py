@@ -36,19 +36,21 @@ def figures(rollouts: Rollouts, name: str, *, as_of_ns: int | None = None) -> di
     record = analysis.record
     weights = rollouts.weights(record.key, as_of_ns)
     names = [arm.name for arm in analysis.rollout.arms]
-    history = [one for one in reversed(rollouts.decisions(record.key)) if one.batch <= analysis.moment.batch]
+    batch, until = analysis.moment
+    history = [one for one in reversed(rollouts.decisions(record.key)) if one.batch <= batch]
+    drawn = [one for one in rollouts.course(record.key, courses.MOST_POINTS) if one.batch <= batch]
     return {
         **analysis.to_dictionary(),
         "state": record.state,
         "invalid": record.invalid,
         "gate_alpha": gate_alpha(analysis.rollout),
         "fixed_horizon": fixed_horizon(analysis),
-        "shadow": agreement(rollouts.pairs(record.key, analysis.moment.batch)) if analysis.observed.pairs else None,
+        "shadow": agreement(rollouts.pairs(record.key, batch)) if analysis.observed.pairs else None,
         "weights": [one._asdict() for one in weights],
         "decisions": [_short(one) for one in history],
-        "courses": courses.of_decisions(history, weights[0].ns if weights else 0, names),
+        "courses": courses.of_decisions(drawn, weights[0].ns if weights else 0, names),
         "labels": labels(rollouts, analysis),
-        "events": [event._asdict() for event in rollouts.events(record.key)],
+        "events": [event._asdict() for event in rollouts.events(record.key) if event.ns <= until],
         "latencies": {
             name: [[latency.middle(number) / 1000, count] for number, count in sorted(traffic.latencies.items())]
             for name, traffic in zip(names, analysis.observed.traffic, strict=True)
@@ -340,7 +342,7 @@ def _latencies(told: dict[str, Any]) -> str:
         {"name": name, "points": courses.of_latencies(counts)} for name, counts in told["latencies"].items() if counts
     ]
     made = picture(lines, across="log", up="share", names=("ms", ""))
-    return figure("Latency: share of answers that took no longer", made)
+    return figure("Latency", made, "share of answers that took no longer")
 
 
 def _of_labels(labels: Sequence[dict[str, Any]]) -> list[str]:
