@@ -36,7 +36,7 @@ svg{{width:100%;height:auto;max-width:36rem;font:12px system-ui,sans-serif}}svg 
 .warn,.bad,.good{{border-left:3px solid var(--warn);padding:.1rem .8rem;margin:.4rem 0}}.bad{{border-color:var(--bad)}}.good{{border-color:var(--good)}}
 .dim,.untrusted td{{color:var(--dim)}}.light{{font-weight:600}}
 {pictures.STYLE}
-@media print{{body{{max-width:none;margin:0;font-size:10pt}}h2{{break-after:avoid}}tr{{break-inside:avoid}}.wide{{overflow:visible}}.pictures{{grid-template-columns:1fr 1fr}}}}
+@media print{{body{{max-width:none;margin:0;font-size:10pt}}h2{{break-after:avoid}}tr{{break-inside:avoid}}.wide{{overflow:visible}}td,th{{white-space:normal;padding:.2rem .4rem}}.pictures{{grid-template-columns:1fr 1fr}}}}
 """
 
 
