@@ -155,18 +155,19 @@ def ticks(low: float, high: float, kind: str = "") -> List[Tuple[float, str]]:
 
 def _step(span: float) -> float:
     """A round number that goes four times, about, into a span."""
-    if not span > 0:
+    if not span > 1e-300:
         return 1.0
     size = 10.0 ** math.floor(math.log10(span / 4))
     return size * next(times for times in (1, 2, 5, 10) if span / (size * times) <= 5.5)
 
 
 def _multiples(low: float, high: float, step: float) -> List[float]:
-    if not high > low:
-        return [low]
+    if not high - low > 1e-9 * max(abs(low), abs(high)):
+        return [low]  # numbers that nobody tells apart
     slack = 1e-9 * step
     first, last = math.ceil((low - slack) / step), math.floor((high + slack) / step)
-    return [round(number * step, 12) + 0.0 for number in range(first, last + 1)]
+    digits = 9 - math.floor(math.log10(step))
+    return [round(number * step, digits) + 0.0 for number in range(first, last + 1)]
 
 
 def _number(value: float, step: float) -> str:
