@@ -34,7 +34,7 @@ _COLUMNS = (
     render.Column("name", "NAME", least=12, style="bold"),
     render.Column("state", "STATE", style=state_style),
     render.Column("strategy", "STRATEGY"),
-    render.Column("weights", "WEIGHTS"),
+    render.Column("weights", "WEIGHTS", least=36),
     render.Column(
         "created_ns",
         "CREATED",
@@ -196,9 +196,9 @@ def get(name: Name, as_json: options.Json = False) -> None:
             "ns", "TIME", show=lambda ns: render.local_time(ns / 1e6), pipe=lambda ns: render.iso_time(ns // 10**6)
         ),
         render.Column("kind", "EVENT", style="bold"),
-        render.Column("state", "STATE", style=state_style),
+        render.Column("state", "STATE", style=state_style, optional=2),
         render.Column("actor", "BY", optional=1),
-        render.Column("reason", "REASON", least=20, optional=2),
+        render.Column("reason", "REASON", least=40),
     )
     render.records([event._asdict() for event in events], columns)
 
