@@ -512,6 +512,26 @@ def test_a_ramp_is_compared_phase_by_phase():
     assert table[2] / table[3] - table[0] / table[1] == pytest.approx(-0.004563, abs=1e-6)
 
 
+def test_one_look_at_a_ramp_compares_phase_by_phase_too():
+    phases = [(Cell(nc, xc, xc), Cell(nt, xt, xt)) for xc, nc, xt, nt in RAMP]
+    found = effects.one_look(phases, binary=True)
+    assert found.p == pytest.approx(stats.chi2.sf(95.497, 1), rel=2e-3)
+    assert 0 < found.low < found.difference < found.high
+    means = effects.one_look(phases, binary=False)
+    assert means[:3] == pytest.approx(found[:3])
+
+
+def test_one_look_within_one_phase_is_the_test_that_fits_the_metric():
+    shares = effects.one_look([(Cell(80, 48, 48), Cell(70, 56, 56))], binary=True)
+    assert shares[1:3] == pytest.approx((0.0524, 0.3339), abs=5e-5)  # Newcombe's own example
+    assert shares.p == pytest.approx(effects.two_proportions(48, 80, 56, 70))
+    random = np.random.default_rng(54)
+    a, b = random.normal(5, 1, 60), random.normal(5.5, 2, 40)
+    means = effects.one_look([tuple(Cell(len(x), x.sum(), (x * x).sum()) for x in (a, b))], binary=False)
+    assert means == pytest.approx(effects.welch(a, b), rel=1e-9)
+    assert effects.one_look([(Cell(9, 5, 5), Cell(1, 1, 1))], binary=True) is None
+
+
 def test_a_balanced_effect_is_the_sharper_one():
     phases = [(Cell(9_900, 1_980, 1_980), Cell(100, 25, 25)), (Cell(5_000, 1_000, 1_000), Cell(5_000, 1_250, 1_250))]
     plain, balanced = effects.stratified(phases), effects.stratified(phases, balanced=True)

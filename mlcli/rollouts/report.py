@@ -11,9 +11,8 @@ import numpy as np
 
 from mlcli.evaluation.page import document, figure, table
 from mlcli.evaluation.pictures import picture
-from mlcli.evaluation.statistics import newcombe, wilson
+from mlcli.evaluation.statistics import holm, wilson
 from mlcli.rollouts import bandits, courses, drift, effects, latency
-from mlcli.rollouts.effects import Cell
 from mlcli.rollouts.observe import Analysis, analyze
 from mlcli.rollouts.verdict import gate_alpha
 from mlcli.store.rollouts import Decided, Rollouts, Weights
@@ -73,39 +72,38 @@ def _short(one: Decided) -> dict[str, Any]:
 
 
 def fixed_horizon(analysis: Analysis) -> list[dict[str, Any]]:
-    """What one look at the planned end would say: right only if nobody looked before, and shown only once it is there."""
+    """What one look at the planned end would say: right only if nobody looked before, and shown only once it is there.
+
+    P-values of several candidates are raised by Holm. The probability to beat control describes and decides nothing; there
+    is one only where the weights never changed, because pooled phases may turn it around.
+    """
     rollout, observed = analysis.rollout, analysis.observed
     found: list[dict[str, Any]] = []
     if rollout.strategy == "bandit":
         return found
     for metric in rollout.metrics:
-        if metric.kind != "proportion":
+        if metric.kind not in ("proportion", "mean"):
             continue
-        phases = observed.cells.get(metric.name, ())
-        arms = [_total([phase[arm] for phase in phases]) for arm in range(len(rollout.arms))]
-        for arm in range(1, len(arms)):
-            control, candidate = arms[0], arms[arm]
-            if min(control.n, candidate.n) == 0:
+        binary, phases = metric.kind == "proportion", observed.cells.get(metric.name, ())
+        planned = sum(cell.n for phase in phases for cell in phase) >= rollout.decision.planned_units
+        here: list[dict[str, Any]] = []
+        for arm in range(1, len(rollout.arms)):
+            pairs = [(phase[0], phase[arm]) for phase in phases if phase[0].n and phase[arm].n]
+            contrast = effects.one_look(pairs, binary=binary)
+            if contrast is None:
                 continue
-            xc, xt = round(control.total), round(candidate.total)
-            planned = control.n + candidate.n >= rollout.decision.planned_units
-            one_phase = sum(any(cell.n for cell in phase) for phase in phases) == 1
-            told: dict[str, Any] = {
-                "metric": metric.name,
-                "candidate": rollout.arms[arm].name,
-                "probability_to_beat_control": bandits.best_probabilities(
-                    [bandits.beta_posterior(c.total, c.n - c.total) for c in (control, candidate)]
-                )[1],
-            }
-            if planned and one_phase:
-                bounds = newcombe(xt, candidate.n, xc, control.n)
-                told.update(p=effects.two_proportions(xc, control.n, xt, candidate.n), low=bounds.low, high=bounds.high)
-            found.append(told)
+            told: dict[str, Any] = {"metric": metric.name, "candidate": rollout.arms[arm].name}
+            if binary and len(pairs) == 1:
+                told["probability_to_beat_control"] = bandits.best_probabilities(
+                    [bandits.beta_posterior(cell.total, cell.n - cell.total) for cell in pairs[0]]
+                )[1]
+            if planned:
+                told.update(contrast._asdict())
+            here.append(told)
+        for told, p in zip(here, holm([told["p"] for told in here] if planned else []), strict=False):
+            told["p"] = p
+        found += here
     return found
-
-
-def _total(cells: list[Cell]) -> Cell:
-    return Cell(sum(c.n for c in cells), sum(c.total for c in cells), sum(c.squares for c in cells))
 
 
 def agreement(pairs: list[tuple[Any, ...]]) -> dict[str, Any]:
@@ -247,12 +245,12 @@ def html(told: dict[str, Any]) -> str:
             [
                 one["metric"],
                 one["candidate"],
-                *(_text(one.get(key)) for key in ("probability_to_beat_control", "low", "high", "p")),
+                *(_text(one.get(key)) for key in ("probability_to_beat_control", "difference", "low", "high", "p")),
             ]
             for one in told["fixed_horizon"]
         ]
-        told_of = "A description: bounds and p are right only if nobody looked before, and stand here once all units of the plan came under the same weights."
-        columns = ("metric", "candidate", "probability to beat control", "from", "to", "p")
+        told_of = "A description: bounds and p are right only if nobody looked before, and stand here once the units of the plan have come. Phases with different weights are compared one by one; p of several candidates are raised by Holm."
+        columns = ("metric", "candidate", "probability to beat control", "difference", "from", "to", "p")
         parts += ["<h2>One look at the planned end</h2>", f"<p class=dim>{told_of}</p>", table(columns, rows)]
     shown = "".join([*_over_time(told, names, start, end), _latencies(told), *_of_labels(told["labels"])])
     if shown:
