@@ -234,7 +234,7 @@ def test_a_perfect_ranking_beats_none_though_neither_has_a_variance():
     none = scores.of_classes(truth, truth, np.full((40, 2), 0.5), [0, 1])
     found = scores.compare(perfect, none, ["roc_auc"])["roc_auc"]
     assert (found.test, found.difference) == ("paired bootstrap", 0.5)
-    assert found.p_value < 0.001
+    assert found.p_value < 0.005
     assert scores.compare(none, none, ["roc_auc"])["roc_auc"].p_value == 1
 
 
@@ -259,3 +259,24 @@ def test_several_classes_have_a_curve_each_and_their_own_table():
     assert "lift_curve_plot" not in found
     assert {row[0] for row in found["roc_curve_plot"].rows} == {0, 1, 2}
     assert [row[:2] for row in found["per_class_metrics"].rows] == [(0, 13), (1, 13), (2, 12)]
+
+
+def test_the_calibration_error_has_no_interval_and_no_test_because_resamples_look_worse_calibrated(cancer):
+    """Its resamples all but exclude the value itself; log loss and Brier score tell of the same without that."""
+    name = "expected_calibration_error"
+    replicates = scores.resampled([cancer], [name], Resampling(size=300))[0][0][name]
+    assert (replicates > scores.score(cancer)[name]).mean() > 0.7
+    assert name not in scores.intervals(cancer, scores.score(cancer), resampling=Resampling(size=50))
+    assert name not in scores.compare(cancer, cancer, [name], resampling=Resampling(size=50))
+
+
+def test_few_rows_that_one_of_two_models_has_right_make_no_score_better():
+    """Five are too few for McNemar (p .0625), and so they are for what resamples them."""
+    truth = np.arange(60) % 2
+    said = np.where(np.arange(60) < 5, 1 - truth, truth)
+    found = scores.compare(
+        scores.of_classes(truth, truth), scores.of_classes(truth, said), ["accuracy_score", "f1_score"]
+    )
+    assert all(one.p_value >= 0.0625 for one in found.values())
+    tiny = [scores.of_classes([0, 1, 1], [0, 1, 1], [[p, 1 - p], [1 - p, p], [1 - p, p]], [0, 1]) for p in (0.9, 0.6)]
+    assert scores.compare(*tiny, ["log_loss"])["log_loss"].p_value >= 0.25

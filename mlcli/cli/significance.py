@@ -63,9 +63,9 @@ def _row(item: Difference) -> dict[str, Any]:
         "value": item.values[0],
         "baseline_value": item.values[1],
         "difference": one and one.difference,
-        "low": one and one.low,
-        "high": one and one.high,
-        "p_value": one and one.p_value,
+        "low": one and _or_none(one.low),
+        "high": one and _or_none(one.high),
+        "p_value": one and _or_none(one.p_value),
         "p_adjusted": item.p_adjusted,
         "test": one and one.test,
         "verdict": "cannot be told"
@@ -79,6 +79,10 @@ def _row(item: Difference) -> dict[str, Any]:
     }
 
 
+def _or_none(value: float) -> float | None:
+    return value if value == value else None  # noqa: PLR0124 - NaN is not itself
+
+
 def _to_eyes(rows: Sequence[dict[str, Any]], names: dict[str, str]) -> None:
     from mlcli.evaluation.page import p_text
 
@@ -90,7 +94,9 @@ def _to_eyes(rows: Sequence[dict[str, Any]], names: dict[str, str]) -> None:
         render.emit(f"cannot be told: {render.plain(rows[0]['reason'])}")
         return
     sign = "…" if render.unicode_ok() else ".."
-    shown = [{**row, "bounds": f"{row['low']:.4f} {sign} {row['high']:.4f}"} for row in rows]
+    shown = [
+        {**row, "bounds": "" if row["low"] is None else f"{row['low']:.4f} {sign} {row['high']:.4f}"} for row in rows
+    ]
     render.records(
         shown,
         [

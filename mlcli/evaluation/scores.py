@@ -394,6 +394,7 @@ class Resampling(NamedTuple):
 
 
 ROWS = Resampling()
+BIASED = ("max_error", "expected_calibration_error")  # resamples of rows are off to one side of them
 
 
 def intervals(
@@ -408,14 +409,15 @@ def intervals(
     """An interval for each score of a model that was not fitted on these rows.
 
     ``auto`` takes Wilson's for shares, DeLong's for the AUC, BCa for anything else; where rows come in groups,
-    all by resampling groups. A maximum has none: what was not seen may be as large as it likes.
+    all by resampling groups. A maximum has none: what was not seen may be as large as it likes. Nor has the calibration
+    error: each resample looks worse calibrated than its rows are, so that its interval may miss the value itself.
     """
     found: Dict[str, Interval] = {}
     if kind == "none" or len(answers.truth) < 2:
         return found
     left = []
     for name in values:
-        if name in METRICS and (METRICS[name].counts or name == "max_error"):
+        if name in METRICS and (METRICS[name].counts or name in BIASED):
             continue
         bounds = None if resampling.groups is not None else _closed(answers, name, kind, level)
         if bounds is None:
@@ -541,7 +543,7 @@ def compare(
     left = []
     ranked = answers.rank is not None and baseline.rank is not None and answers.classes == baseline.classes
     for name in wanted:
-        if name in METRICS and (METRICS[name].counts or name == "max_error"):
+        if name in METRICS and (METRICS[name].counts or name in BIASED):
             continue
         if resampling.groups is None and name == "accuracy_score" and test in ("auto", "mcnemar"):
             right = [one.truth == one.predicted for one in (answers, baseline)]
@@ -567,8 +569,25 @@ def compare(
             replicates[0][name] - replicates[1][name],
             left_out[0][name] - left_out[1][name],
             level,
+            apart=_apart(answers, baseline, name, resampling.groups),
         )
     return {name: found[name] for name in wanted if name in found}
+
+
+def _apart(answers: Answers, baseline: Answers, name: str, groups: Any) -> int:
+    """The number of rows, or of groups with such a row, for which two models say something else."""
+    import numpy as np
+
+    differ = answers.predicted != baseline.predicted
+    if name in METRICS and METRICS[name].needs != "labels":
+        for one, other in ((answers.probability, baseline.probability), (answers.margin, baseline.margin)):
+            if one is not None and other is not None:
+                differ = differ | (
+                    (one != other).reshape(len(differ), -1).any(axis=1) if one.shape == other.shape else True
+                )
+            elif one is not None or other is not None:
+                differ = np.ones(len(differ), bool)
+    return int(differ.sum()) if groups is None else len(np.unique(np.asarray(groups)[differ]))
 
 
 # -- curves

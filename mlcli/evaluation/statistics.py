@@ -257,23 +257,37 @@ def draw_counts(generator: Any, n: int, size: int, groups: Any = None) -> Any:
     return np.stack([np.bincount(line, minlength=n) for line in drawn]).astype(float)
 
 
-def paired_bootstrap(difference: float, replicates: Any, jackknife: Any, level: float = 0.95) -> Comparison:
+def paired_bootstrap(
+    difference: float, replicates: Any, jackknife: Any, level: float = 0.95, *, apart: int | None = None
+) -> Comparison:
     """A difference on the same rows, from differences on resamples of them.
 
-    The p-value inverts the percentile interval; with ``B`` resamples it is at least 1 / (B + 1).
+    The p-value inverts the percentile interval; with ``B`` resamples it is at least 1 / (B + 1). ``apart`` is the number
+    of rows (or groups) on which the two differ, which is what there is to judge by. With few of them resamples vary too
+    little: interval and p-value are expanded by Student's t (Hesterberg 2015), and no p-value is below that of all of them
+    being on one side by chance, ``2 ** (1 - apart)``.
     """
     import numpy as np
+    from scipy.stats import norm
+    from scipy.stats import t as student
 
     found = np.asarray(replicates, float)
     found = found[np.isfinite(found)]
+    name = "paired bootstrap"
     if not len(found):
-        return Comparison(
-            "paired bootstrap", difference, math.nan, math.nan, math.nan, 1.0, "no resample could be scored"
-        )
-    bounds = bca(difference, found, jackknife, level)
+        return Comparison(name, difference, math.nan, math.nan, math.nan, 1.0, "no resample could be scored")
+    if apart is not None and apart < 2:
+        note = "the two differ on one row at most" if difference else "no row on which the two differ"
+        return Comparison(name, difference, math.nan, math.nan, difference, 1.0, note)
     tail = min(np.sum(found <= 0), np.sum(found >= 0))
     p_value = min(1.0, 2 * (float(tail) + 1) / (len(found) + 1))
-    return Comparison("paired bootstrap", difference, bounds.low, bounds.high, difference, p_value, bounds.method)
+    if apart is not None:
+        shrunk = math.sqrt((apart - 1) / apart)
+        z = float(student.ppf((1 + level) / 2, apart - 1)) / shrunk
+        level = min(1 - 2 * float(norm.sf(z)), 1 - 2 / (len(found) + 1))
+        p_value = max(2 * float(student.sf(float(norm.isf(p_value / 2)) * shrunk, apart - 1)), 2.0 ** (1 - apart))
+    bounds = bca(difference, found, jackknife, level)
+    return Comparison(name, difference, bounds.low, bounds.high, difference, p_value, bounds.method)
 
 
 # -- folds
@@ -295,9 +309,10 @@ def nadeau_bengio(differences: Any, test_share: float, level: float = 0.95) -> C
     name = "corrected resampled t"
     if count < 2:
         return Comparison(name, mean, math.nan, math.nan, math.nan, math.nan, "one fold tells nothing of the spread")
-    if error == 0:
-        statistic, p_value = (0.0, 1.0) if mean == 0 else (math.copysign(math.inf, mean), 0.0)
-        return Comparison(name, mean, mean, mean, statistic, p_value, "every fold differs by the same")
+    if _all_alike(found):
+        return Comparison(
+            name, mean, math.nan, math.nan, 0.0, 1.0, "every fold differs by the same: no spread to judge by"
+        )
     statistic = mean / error
     half = float(student.ppf((1 + level) / 2, count - 1)) * error
     p_value = 2 * float(student.sf(abs(statistic), count - 1))
@@ -310,8 +325,6 @@ def fold_interval(scores: Any, test_share: float, level: float = 0.95) -> Interv
     NaN where all folds score the same: that is no certainty, there is nothing to judge by.
     """
     found = nadeau_bengio(scores, test_share, level)
-    if found.low == found.high:
-        found = found._replace(low=math.nan, high=math.nan)
     return Interval(found.low, found.high, "corrected resampled t, approximate")
 
 
@@ -322,7 +335,7 @@ def five_by_two_t(differences: Any) -> Comparison:
     pairs = _five_pairs(differences)
     spread = float(((pairs - pairs.mean(axis=1, keepdims=True)) ** 2).sum())
     mean = float(pairs.mean())
-    if spread == 0:
+    if _all_alike(pairs):
         return Comparison("5x2cv t", mean, math.nan, math.nan, 0.0, 1.0, "no spread")
     statistic = float(pairs[0, 0]) / math.sqrt(spread / 5)
     p_value = 2 * float(student.sf(abs(statistic), 5))
@@ -337,12 +350,20 @@ def five_by_two_f(differences: Any) -> Comparison:
     pairs = _five_pairs(differences)
     spread = float(((pairs - pairs.mean(axis=1, keepdims=True)) ** 2).sum())
     mean = float(pairs.mean())
-    if spread == 0:
+    if _all_alike(pairs):
         return Comparison("5x2cv F", mean, math.nan, math.nan, 0.0, 1.0, "no spread")
     statistic = float(np.sum(pairs**2)) / (2 * spread)
     return Comparison(
         "5x2cv F", mean, math.nan, math.nan, statistic, float(fisher.sf(statistic, 10, 5)), "gives no interval"
     )
+
+
+def _all_alike(differences: Any) -> bool:
+    """Whether nothing but rounding tells some numbers apart: what is over then is no measure of how they vary."""
+    import numpy as np
+
+    apart = float(np.ptp(differences, axis=-1).max())
+    return apart <= 1e-12 * max(1.0, float(np.abs(differences).max()))
 
 
 def _five_pairs(differences: Any) -> Any:
