@@ -131,7 +131,7 @@ def test_no_interval_is_shown_before_there_are_events_for_one():
 
 def test_units_that_are_all_alike_settle_nothing():
     """Nobody has bought anything yet: no spread is no certainty that the candidate does no harm."""
-    spec = text(decision="primary: conversion, policy: non_inferiority, margin: -0.1, min_units: 100")
+    spec = text(strategy=AB, decision="primary: conversion, policy: non_inferiority, margin: -0.1, min_units: 100")
     spec = spec.replace("kind: proportion", "kind: mean")
     nothing = observed(cells={"conversion": ((Cell(2_000, 0.0, 0.0), Cell(2_000, 0.0, 0.0)),)})
     found = decide(rolloutfile.parse(spec), nothing)
