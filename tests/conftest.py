@@ -7,9 +7,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import postgres as servers
 import pytest
 from stores import KINDS, LOCAL_KINDS, NOT_BEHIND_A_SERVER, Kind
@@ -106,6 +108,16 @@ def postgres() -> servers.Server:
 
 def pytest_sessionfinish() -> None:
     servers.stop()
+
+
+@pytest.fixture
+def measured(record_property: Callable[[str, object], None]) -> Callable[[str, Any], None]:
+    """Write what a simulation measured into the report of the test run, which docs/proof.py reads."""
+
+    def write(what: str, numbers: Any) -> None:
+        record_property(what, ", ".join(f"{float(number):.3g}" for number in np.atleast_1d(numbers)))
+
+    return write
 
 
 @pytest.fixture

@@ -77,9 +77,10 @@ def wald(k: int, n: int):
     ("n", "p", "wilson", "naive"),
     [(100, 0.9, 0.936398, 0.932416), (50, 0.95, 0.962224, 0.919867), (143, 0.958, 0.944907, 0.934531)],
 )
-def test_wilson_covers_what_it_says_where_the_normal_interval_does_not(n, p, wilson, naive):
-    assert covered(n, p, st.wilson) == pytest.approx(wilson, abs=1e-6)
-    assert covered(n, p, wald) == pytest.approx(naive, abs=1e-6)
+def test_wilson_covers_what_it_says_where_the_normal_interval_does_not(n, p, wilson, naive, measured):
+    found = [covered(n, p, st.wilson), covered(n, p, wald)]
+    measured("coverage, of the normal interval", found)
+    assert found == pytest.approx([wilson, naive], abs=1e-6)
     assert covered(n, p, st.clopper_pearson) >= 0.95
 
 
@@ -250,8 +251,9 @@ def nearest(data, truth, train, test) -> float:
 
 
 @games(60, 400)
-def test_the_corrected_t_test_holds_its_level_and_the_plain_one_does_not(reps, seed):
+def test_the_corrected_t_test_holds_its_level_and_the_plain_one_does_not(reps, seed, measured):
     corrected, plain = type_one(reps, seed)
+    measured("false alarms of the corrected test, of the plain one", [corrected, plain])
     assert binom.ppf(0.0005, reps, 0.02) <= corrected * reps <= binom.ppf(0.9995, reps, 0.08)
     assert plain >= 0.35
 
@@ -326,8 +328,11 @@ def exponential_coverage(samples: int, size: int, seed: int = 0) -> tuple[float,
 
 
 @games(400, 2_000)
-def test_with_twenty_skewed_rows_bca_covers_less_than_it_says_which_is_why_reports_call_it_approximate(reps, seed):
+def test_with_twenty_skewed_rows_bca_covers_less_than_it_says_which_is_why_reports_call_it_approximate(
+    reps, seed, measured
+):
     better, plain = exponential_coverage(reps, 1000, seed)
+    measured("coverage of BCa, of percentiles, at .95", [better, plain])
     assert binom.ppf(0.0005, reps, 0.9) <= better * reps <= binom.ppf(0.9995, reps, 0.92)  # a nominal .95 it is not
     assert plain < 0.945
 
@@ -373,10 +378,12 @@ def one_nearest(n: int, refits: int, seed: int):
 
 @each_seed
 @pytest.mark.parametrize(("n", "times", "plain", "plus"), [(20, 200, 0.333, 0.494), (200, 20, 0.3052, 0.4734)])
-def test_632_is_fooled_by_a_model_that_learns_by_heart_and_632_plus_is_not(n, times, plain, plus, seed):
+def test_632_is_fooled_by_a_model_that_learns_by_heart_and_632_plus_is_not(n, times, plain, plus, seed, measured):
     found = [one_nearest(n, 50, 1_000 * seed + number) for number in range(times)]
-    assert np.mean([one.point_632 for one, _ in found]) == pytest.approx(plain, abs=0.02)
-    assert np.mean([one.point_632_plus for one, _ in found]) == pytest.approx(plus, abs=0.03)
+    means = [np.mean([one.point_632 for one, _ in found]), np.mean([one.point_632_plus for one, _ in found])]
+    measured(".632, .632+, where the truth is .5", means)
+    assert means[0] == pytest.approx(plain, abs=0.02)
+    assert means[1] == pytest.approx(plus, abs=0.03)
     assert all(one.point_632 == pytest.approx(0.632 * one.out_of_bag) for one, _ in found)
 
 
