@@ -57,6 +57,8 @@ METRICS: Dict[str, Metric] = {
     "example_count": Metric(True, "any", counts=True),
 }
 INFINITE = float("inf")
+# What was not seen may be greater than any maximum; resamples are worse calibrated than the rows they are drawn from.
+NO_INTERVAL = ("max_error", "expected_calibration_error")
 PRIMARY = {CLASSIFIER: "accuracy_score", REGRESSOR: "r2_score"}
 
 
@@ -408,14 +410,14 @@ def intervals(
     """An interval for each score of a model that was not fitted on these rows.
 
     ``auto`` takes Wilson's for shares, DeLong's for the AUC, BCa for anything else; where rows come in groups,
-    all by resampling groups. A maximum has none: what was not seen may be as large as it likes.
+    all by resampling groups. Scores of ``NO_INTERVAL`` have none.
     """
     found: Dict[str, Interval] = {}
     if kind == "none" or len(answers.truth) < 2:
         return found
     left = []
     for name in values:
-        if name in METRICS and (METRICS[name].counts or name == "max_error"):
+        if name in NO_INTERVAL or (name in METRICS and METRICS[name].counts):
             continue
         bounds = None if resampling.groups is not None else _closed(answers, name, kind, level)
         if bounds is None:
