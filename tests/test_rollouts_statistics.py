@@ -2,7 +2,7 @@
 
 Each simulation has a twin that shows the wrong method failing in the same harness: a pass of the right one means nothing
 where the wrong one would pass as well. Simulations are played with a frozen seed and with one that is new each month; the
-slow ones are the same with more games. docs/proof.md lists them all.
+slow ones are the same with more games. docs/proof.md says which.
 """
 
 from __future__ import annotations
