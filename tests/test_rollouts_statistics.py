@@ -2,7 +2,7 @@
 
 Each simulation has a twin that shows the wrong method failing in the same harness: a pass of the right one means nothing
 where the wrong one would pass as well. Simulations are played with a frozen seed and with one that is new each month; the
-slow ones are the same with more games. docs/proof.md lists them all.
+slow ones are the same with more games. docs/proof.md says which.
 """
 
 from __future__ import annotations
@@ -549,6 +549,7 @@ def test_one_look_within_one_phase_is_the_test_that_fits_the_metric():
     means = effects.one_look([tuple(Cell(len(x), x.sum(), (x * x).sum()) for x in (a, b))], binary=False)
     assert means == pytest.approx(effects.welch(a, b), rel=1e-9)
     assert effects.one_look([(Cell(9, 5, 5), Cell(1, 1, 1))], binary=True) is None
+    assert math.isnan(effects.welch([1.0, 1.0], [2.0, 2.0]).p)  # two units without spread prove nothing
 
 
 def test_a_balanced_effect_is_the_sharper_one():

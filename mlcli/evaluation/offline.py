@@ -636,7 +636,7 @@ def contrasts(job: Job, outcomes: Sequence[Sequence[Outcome]], told: Sequence[Ma
     for name in {item[1] for item in found}:
         some = [item for item in found if item[1] == name]
         raised = statistics.holm([1.0 if math.isnan(item[2].p_value) else item[2].p_value for item in some])
-        adjusted.update({item[:2]: p for item, p in zip(some, raised)})
+        adjusted.update({item[:2]: math.nan if math.isnan(item[2].p_value) else p for item, p in zip(some, raised)})
     return [
         Contrast(job.baselines[place].name, name, one, adjusted[place, name], adjusted[place, name] < job.request.alpha)
         for place, name, one in found
