@@ -256,7 +256,8 @@ def _environment(served: Served, manager: str | None) -> Environment:
 def predict(
     model_uri: Model,
     input_path: Annotated[
-        Optional[str], typer.Option("-i", "--input-path", metavar="FILE", help="The rows. [default: standard input]")
+        Optional[str],
+        typer.Option("-i", "--input-path", metavar="FILE", help="The rows; - is standard input. [default: -]"),
     ] = None,
     output_path: Annotated[
         Optional[str],
@@ -291,8 +292,12 @@ def predict(
     del install_mlflow
     kind = _type(content_type, input_path, _INPUTS, "--content-type")
     form = _type(output_type, output_path, _OUTPUTS, "--output-type")
-    if input_path is not None and not os.path.isfile(input_path):
+    if input_path == "-":
+        input_path = None
+    if input_path is not None and not os.path.exists(input_path):
         raise InvalidInput(f"there is no file {input_path}")
+    if input_path is not None and os.path.isdir(input_path):
+        raise InvalidInput(f"{input_path} is a folder", hint="-i names a file of rows")
     from mlcli.serving.launch import byte_count, find
 
     served = find(model_uri)
@@ -301,7 +306,7 @@ def predict(
         "local" if no_conda else env_manager,
         trust=trust,
         memory=byte_count(max_memory) if max_memory else None,
-        file={"source": None if input_path is None else os.path.abspath(input_path), "kind": kind, "form": form},
+        file={"source": input_path, "kind": kind, "form": form},
     )
     from mlcli.serving.batch import predict_file
 

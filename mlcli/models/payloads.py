@@ -10,7 +10,7 @@ import math
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from mlcli.errors import InvalidInput, ModelError
-from mlcli.models.schema import MISSING_WORDS, Columns, Given, Nested, Records, Rows, Schema
+from mlcli.models.schema import MISSING_WORDS, Columns, Given, Nested, Records, Rows, Schema, some_of
 
 JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.parquet"
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
@@ -39,8 +39,7 @@ def read_json(body: bytes, _schema: Optional[Schema], params: Sequence[str] = ()
         chat = {name: value for name, value in content.items() if name not in params}
         return Asked(chat, {name: content[name] for name in params if name in content} or None, bare=True)
     if len(forms) != 1:
-        told = ", ".join([repr(name) for name in list(content)[:10]]) or "nothing"
-        raise ModelError(f"{_ALONE}; it has {told}")
+        raise ModelError(f"{_ALONE}; it has {some_of(list(content)) or 'nothing'}")
     form = forms[0]
     value = content[form]
     if form == "dataframe_split":
@@ -116,6 +115,7 @@ def csv_parts(stream: Any, size: Optional[int]) -> Iterator[Rows]:
         if names is None:
             raise ModelError("the input is empty: a CSV table begins with the names of its columns")
         rows: List[Any] = []
+        told = False
         for row in reader:
             if len(row) != len(names):
                 if not row:
@@ -124,8 +124,8 @@ def csv_parts(stream: Any, size: Optional[int]) -> Iterator[Rows]:
             rows.append(row)
             if len(rows) == size:
                 yield Rows(names, rows)
-                rows = []
-        if rows or size is None:
+                rows, told = [], True
+        if rows or not told:  # columns without rows are told too: they may be the wrong ones
             yield Rows(names, rows)
     except csv.Error as error:
         raise ModelError(f"line {reader.line_num} is not CSV: {error}") from None
