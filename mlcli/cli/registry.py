@@ -605,7 +605,7 @@ def set_alias(
     For example: mlcli models alias set wine champion 3
     """
     with open_store(create=False) as store:
-        _in_order(alias, version)
+        _in_order(name, alias, version)
         sign = "" if version.startswith(("@", "?")) else "/"
         try:
             found = one_version(store, f"{name.removeprefix('models:/')}{sign}{version}")
@@ -622,12 +622,12 @@ def set_alias(
     render.success(f"{render.plain(found.name)}@{alias} is version {found.version}{moved}")
 
 
-def _in_order(alias: str, version: str) -> None:
+def _in_order(name: str, alias: str, version: str) -> None:
     """Raise where alias and version have changed places: the name of a model comes first, its version last."""
     if re.fullmatch("[0-9]+", alias) and not re.match("[0-9@?]|latest$", version):
         raise InvalidInput(
             f"{alias!r} is a number and {version!r} none: the alias comes first, then the version",
-            hint=f"mlcli models alias set MODEL {version} {alias}",
+            hint=f"mlcli models alias set {name} {version} {alias}",
         )
 
 

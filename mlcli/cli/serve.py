@@ -474,7 +474,8 @@ def loadtest(
         exceeded.append(f"p99 is {_time(report.percentile(0.99))}, and at most {_time(limit)} is allowed")
     if max_error_rate is not None and report.error_rate > max_error_rate:
         exceeded.append(
-            f"{report.error_rate:.4g} of the requests went wrong, and at most {max_error_rate:g} is allowed"
+            f"{report.errors} of {render.count(report.requests, 'request')} went wrong, a share of"
+            f" {report.error_rate:.4g}, and at most {max_error_rate:g} is allowed"
         )
     for line in exceeded:
         render.error(line)
@@ -527,6 +528,9 @@ def _show_report(report: Report) -> None:
         ("errors", report.errors),
         ("statuses", ", ".join([f"{status}: {count}" for status, count in sorted(report.statuses.items())])),
     ]
+    pairs += [("no answer", f"{why} ({count})") for why, count in list(report.reasons.items())[:3]]
+    if any("certificate is not trusted" in why for why in report.reasons):
+        render.note("SSL_CERT_FILE=FILE names the certificates to trust, such as the server's own")
     if report.late > 0.1:
         pairs.append(("sender", f"was up to {_time(report.late)} behind: this machine is too slow for the rate"))
     render.fields(pairs)

@@ -291,7 +291,7 @@ def _tensor_data(item: Mapping[str, Any]) -> Tuple[List[int], Any]:
         raise ModelError("an input has no name")
     if not isinstance(shape, list) or not all([type(length) is int and length >= 0 for length in shape]):
         raise InvalidInput(f"the shape of the input {name!r} must be a list of lengths")
-    if kind not in _OF_OIP and kind != "BYTES":
+    if not isinstance(kind, str) or (kind not in _OF_OIP and kind != "BYTES"):
         known = ", ".join([*_OF_OIP, "BYTES"])
         raise InvalidInput(f"the input {name!r} has the datatype {kind!r}; known: {known}")
     if "data" not in item:
@@ -301,9 +301,18 @@ def _tensor_data(item: Mapping[str, Any]) -> Tuple[List[int], Any]:
         raise InvalidInput(f"the input {name!r} has {len(flat)} values and its shape {shape} says {math.prod(shape)}")
     for value in flat:
         fine = isinstance(value, str) if kind == "BYTES" else isinstance(value, (int, float)) or value is None
-        if not fine or (kind == "BOOL" and value not in (0, 1)) or (kind[0] in "UI" and type(value) is float):
+        if not fine or (kind == "BOOL" and value not in (0, 1)) or not _in_range(kind, value):
             raise InvalidInput(f"the input {name!r} has {value!r:.60}, which is no {kind}")
     return shape, _folded(flat, shape)
+
+
+def _in_range(kind: str, value: Any) -> bool:
+    """Whether a number is one of the whole ones that the type has; any number is one of the others."""
+    if kind[0] not in "UI" or value is None:
+        return True
+    bits = int(kind.lstrip("UINT"))
+    low, high = (0, 2**bits) if kind[0] == "U" else (-(2 ** (bits - 1)), 2 ** (bits - 1))
+    return type(value) is not float and low <= value < high
 
 
 def _flat(data: Any) -> Iterator[Any]:
