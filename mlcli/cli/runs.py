@@ -276,6 +276,7 @@ def show(run: options.RunArgument = None, run_id: options.RunOption = None, as_j
     """Show one run whole.
 
     How it went, where it came from, its params, metrics, tags, artifacts and models. With --verbose also the tags that mlcli sets.
+    With --json it is as in `runs list --json`, and has its models as well, for which the artifacts are looked through.
     """
     from mlcli.artifacts import open_artifacts
     from mlcli.registry import models_of_run
