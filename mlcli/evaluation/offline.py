@@ -967,9 +967,9 @@ def _record(run: fluent.ActiveRun, job: Job, outcomes: Sequence[Sequence[Outcome
     run.log_text(json.dumps(done.report, indent=2, ensure_ascii=False), REPORT)
     for name, curve in done.curves.items():
         run.log_text(csv_text(curve.columns, curve.rows), f"{name}.csv")
-        picture = page.drawn(curve)
+        picture = page.standalone(curve)
         if picture:
-            run.log_text(page.file(picture), f"{name}.svg")
+            run.log_text(picture, f"{name}.svg")
     run.log_text(page.html(done.report, done.curves), PAGE)
     if job.request.scheme.method != "none":
         run.log_text(_folds_text(job), FOLDS)
