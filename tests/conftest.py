@@ -21,6 +21,11 @@ from mlcli.store import Store
 SETTING_PREFIXES = ("MLCLI_", "MLFLOW_", "GIT_AUTHOR_", "GIT_COMMITTER_")
 
 
+# What programs leave in the folder for such things, MLflow's locks among it, goes when the tests end. Not for the tests'
+# own process: pytest keeps its folders where it found them.
+_FOR_PROGRAMS = tempfile.mkdtemp(prefix="mlcli-tests-")
+os.environ["TMPDIR"] = _FOR_PROGRAMS
+
 # Stores wait for the disk at each change, some milliseconds; in memory they do not, and no test pulls the plug.
 MEMORY = "/dev/shm"
 LEAST_MEMORY = 2_000_000_000
@@ -108,6 +113,7 @@ def postgres() -> servers.Server:
 
 def pytest_sessionfinish() -> None:
     servers.stop()
+    shutil.rmtree(_FOR_PROGRAMS, ignore_errors=True)
 
 
 @pytest.fixture

@@ -256,7 +256,8 @@ def _environment(served: Served, manager: str | None) -> Environment:
 def predict(
     model_uri: Model,
     input_path: Annotated[
-        Optional[str], typer.Option("-i", "--input-path", metavar="FILE", help="The rows. [default: standard input]")
+        Optional[str],
+        typer.Option("-i", "--input-path", metavar="FILE", help="The rows; - is standard input. [default: -]"),
     ] = None,
     output_path: Annotated[
         Optional[str],
@@ -291,8 +292,12 @@ def predict(
     del install_mlflow
     kind = _type(content_type, input_path, _INPUTS, "--content-type")
     form = _type(output_type, output_path, _OUTPUTS, "--output-type")
-    if input_path is not None and not os.path.isfile(input_path):
+    if input_path == "-":
+        input_path = None
+    if input_path is not None and not os.path.exists(input_path):
         raise InvalidInput(f"there is no file {input_path}")
+    if input_path is not None and os.path.isdir(input_path):
+        raise InvalidInput(f"{input_path} is a folder", hint="-i names a file of rows")
     from mlcli.serving.launch import byte_count, find
 
     served = find(model_uri)
@@ -301,7 +306,7 @@ def predict(
         "local" if no_conda else env_manager,
         trust=trust,
         memory=byte_count(max_memory) if max_memory else None,
-        file={"source": None if input_path is None else os.path.abspath(input_path), "kind": kind, "form": form},
+        file={"source": input_path, "kind": kind, "form": form},
     )
     from mlcli.serving.batch import predict_file
 
@@ -469,7 +474,8 @@ def loadtest(
         exceeded.append(f"p99 is {_time(report.percentile(0.99))}, and at most {_time(limit)} is allowed")
     if max_error_rate is not None and report.error_rate > max_error_rate:
         exceeded.append(
-            f"{report.error_rate:.4g} of the requests went wrong, and at most {max_error_rate:g} is allowed"
+            f"{report.errors} of {render.count(report.requests, 'request')} went wrong, a share of"
+            f" {report.error_rate:.4g}, and at most {max_error_rate:g} is allowed"
         )
     for line in exceeded:
         render.error(line)
@@ -522,6 +528,9 @@ def _show_report(report: Report) -> None:
         ("errors", report.errors),
         ("statuses", ", ".join([f"{status}: {count}" for status, count in sorted(report.statuses.items())])),
     ]
+    pairs += [("no answer", f"{why} ({count})") for why, count in list(report.reasons.items())[:3]]
+    if any("certificate is not trusted" in why for why in report.reasons):
+        render.note("SSL_CERT_FILE=FILE names the certificates to trust, such as the server's own")
     if report.late > 0.1:
         pairs.append(("sender", f"was up to {_time(report.late)} behind: this machine is too slow for the rate"))
     render.fields(pairs)

@@ -321,7 +321,7 @@ def _example(model: Any) -> Any:
 class File(NamedTuple):
     """A job of `predict`: where rows come from, where predictions go to, and in which forms."""
 
-    source: Optional[str]  # None is standard input
+    source: Optional[str]  # a path; None is standard input, which a file may be as well
     kind: str  # csv, json, jsonl, parquet
     target: int  # a descriptor
     form: str  # json, csv, jsonl
@@ -356,7 +356,10 @@ def _predict_file(predictor: Predictor, file: File, tick: Callable[[int], None])
         writer = _WRITERS[file.form](stream)
         for asked in _parts(predictor, file):
             try:
-                found = predictor.predict(predictor.data(asked.given, done), asked.params)
+                data = predictor.data(asked.given, done)
+                if file.kind == "csv" and not _length(asked.given):  # a header alone: there is nothing to ask the model
+                    continue
+                found = predictor.predict(data, asked.params)
             except MlcliError:
                 raise
             except (Exception, SystemExit) as error:  # noqa: BLE001 - the model is somebody else's code
@@ -440,7 +443,7 @@ def _parquet_parts(file: File) -> Iterator[payloads.Asked]:
     except ImportError:
         raise ModelError("the model's environment cannot read Parquet", hint="it needs pyarrow; or give CSV") from None
     source: Any = file.opened
-    if file.source is None:  # Parquet begins at its end
+    if not source.seekable():  # Parquet begins at its end
         import io
 
         source = io.BytesIO(source.read())
