@@ -343,7 +343,6 @@ def test_folds_at_once_give_the_same_numbers_as_one_after_the_other():
     assert one.metrics == pytest.approx(two.metrics)
 
 
-@pytest.mark.slow
 class Killed(ClassifierMixin, BaseEstimator):
     """Ends the process that fits it, as the system does where memory runs out."""
 
@@ -351,6 +350,7 @@ class Killed(ClassifierMixin, BaseEstimator):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_process_of_a_fold_that_is_killed_is_told_with_what_to_do():
     data = pd.DataFrame({"x": np.arange(20.0), "y": np.arange(20) % 2})
     with pytest.raises(MlcliError, match="was killed") as told:
@@ -359,6 +359,7 @@ def test_a_process_of_a_fold_that_is_killed_is_told_with_what_to_do():
     assert mlcli.last_active_run().info.status == "FAILED"
 
 
+@pytest.mark.slow
 def test_a_command_that_did_folds_at_once_ends_when_they_are_done(mlcli, logged):
     """Idle workers of joblib live on for five minutes."""
     words = ("evaluate", logged, "--data", "test.csv", "--target", "y", "--method", "kfold", "--folds", "2", "-j", "2")
