@@ -16,6 +16,7 @@ from mlcli.errors import InvalidState, MlcliError
 from mlcli.rollouts import rolloutfile
 from mlcli.rollouts.rolloutfile import Rollout
 from mlcli.rollouts.steps import at_end, next_stop
+from mlcli.rollouts.words import Said, say, worded
 from mlcli.store.rollouts import ABORTED, DRAFT, PAUSED, PROMOTED, RUNNING, RolloutRecord, Rollouts
 
 ROLLED_BACK = "rolled back"
@@ -117,7 +118,7 @@ def abort(
     return rollouts.change(
         name, kind, expect=(DRAFT, RUNNING, PAUSED), state=ABORTED, weights=back, actor=actor, reason=reason,
         evidence=evidence, holder=holder,
-        also=lambda: _write_back(rollouts, rollout, kind, reason, [arm.name for arm in rollout.candidates]),
+        also=lambda: _write_back(rollouts, rollout, kind, reason, [arm.name for arm in rollout.candidates], evidence),
     )  # fmt: skip
 
 
@@ -155,15 +156,16 @@ def promote(
         raise InvalidState(f"rollout {name!r} has no candidate {chosen!r}", hint=f"one of {', '.join(names)}")
     number = 1 + names.index(chosen)
     weights = tuple(float(arm == number) for arm in range(len(rollout.arms)))
+    said = say("handed-over", candidate=chosen)
 
     def hand_over() -> None:
         _switch_alias(rollouts, rollout, number)
-        _write_back(rollouts, rollout, "promoted", reason, [chosen])
+        _write_back(rollouts, rollout, "promoted", reason, [chosen], evidence)
 
     expect = (RUNNING,) if holder else (RUNNING, PAUSED)
     return rollouts.change(
         name, "promoted", expect=expect, state=PROMOTED, weights=weights, actor=actor,
-        reason=reason or f"{chosen} answers everything", evidence=evidence, holder=holder, also=hand_over,
+        reason=reason or worded(said), evidence=evidence or {"said": said}, holder=holder, also=hand_over,
     )  # fmt: skip
 
 
@@ -174,22 +176,27 @@ def _switch_alias(rollouts: Rollouts, rollout: Rollout, number: int) -> None:
         rollouts.store.set_registered_model_alias(alias[1], alias[2], version[2])
 
 
-def _write_back(rollouts: Rollouts, rollout: Rollout, kind: str, reason: str, arms: list[str]) -> None:
+def _write_back(
+    rollouts: Rollouts, rollout: Rollout, kind: str, reason: str, arms: list[str], evidence: object
+) -> None:
     """Note on the candidates' versions what became of them."""
     for arm in rollout.candidates:
         version = _VERSION.fullmatch(arm.model)
         if version is None or arm.name not in arms:
             continue
-        told = json.dumps({"verdict": kind, "reason": reason[:400], "time": int(time.time())}, sort_keys=True)
+        said = {"said": evidence["said"]} if isinstance(evidence, dict) and "said" in evidence else {}
+        told = json.dumps({"verdict": kind, "reason": reason[:400], **said, "time": int(time.time())}, sort_keys=True)
         try:
             rollouts.store.set_model_version_tag(version[1], version[2], f"{TAG}{rollout.name}", told)
         except MlcliError:  # the version is gone; the rollout ends all the same
             continue
 
 
-def publish(rollouts: Rollouts, name: str, weights: tuple[float, ...], *, holder: str, reason: str) -> RolloutRecord:
-    """New weights of a bandit."""
-    return rollouts.change(name, "weights", expect=(RUNNING,), weights=weights, reason=reason, holder=holder)
+def publish(rollouts: Rollouts, name: str, weights: tuple[float, ...], *, holder: str, said: Said) -> RolloutRecord:
+    """New weights of a bandit, and what they follow from."""
+    return rollouts.change(
+        name, "weights", expect=(RUNNING,), weights=weights, reason=worded(said), evidence={"said": said}, holder=holder
+    )
 
 
 def evidence_of(analysis: Any) -> dict[str, Any]:
@@ -199,6 +206,7 @@ def evidence_of(analysis: Any) -> dict[str, Any]:
         "verdict": verdict.verdict,
         "rule": verdict.rule,
         "reason": verdict.reason,
+        "said": verdict.said,
         "batch": analysis.moment.batch,
-        "gates": [gate._asdict() for gate in verdict.gates if gate.status != "pass"],
+        "gates": [gate.to_dictionary() for gate in verdict.gates if gate.status != "pass"],
     }
