@@ -209,7 +209,7 @@ class _Progress:
         if self._start is None:
             self._start, self._before = now, done
             if done:
-                render.note(f"{done} of {total} folds were done before")
+                render.note(f"{done} of {total} folds {'was' if done == 1 else 'were'} done before")
         if now - self._start < 0.3 or not render.on_terminal(sys.stderr) or os.environ.get("TERM") == "dumb":
             return
         fresh = done - self._before

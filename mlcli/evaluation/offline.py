@@ -352,6 +352,8 @@ def _each(work: Sequence[Any], job: Job) -> Iterator[Tuple[Tuple[int, int], Outc
     if job.request.jobs == 1 or len(work) < 2:
         yield from (_one(*item) for item in work)
         return
+    from concurrent.futures import BrokenExecutor
+
     from joblib import Parallel, delayed
 
     backend = "threading" if _recipes(job) else "loky"
@@ -361,6 +363,11 @@ def _each(work: Sequence[Any], job: Job) -> Iterator[Tuple[Tuple[int, int], Outc
         together = Parallel(n_jobs=job.request.jobs, backend=backend)
     try:
         yield from together(delayed(_one)(*item) for item in work)
+    except BrokenExecutor as error:
+        raise MlcliError(
+            "a process that did a fold was killed, perhaps for want of memory",
+            hint="fewer folds at once need less: -j 1",
+        ) from error
     finally:
         if backend == "loky":
             _end_workers()
@@ -397,6 +404,11 @@ def wanted_of(job: Job, outcomes: Sequence[Outcome]) -> List[str]:
     else:
         common = set.intersection(*[{*outcome.metrics} for outcome in outcomes])
         has = [name for name in outcomes[0].metrics if name in common]
+        if not has:
+            raise InvalidInput(
+                f"{job.learner.name} gave other metrics back in each fold, none in all of them",
+                hint="let it log the same metrics whatever rows it is given",
+            )
     if not job.request.metrics:
         return has
     missing = [name for name in job.request.metrics if name not in has]
@@ -712,6 +724,8 @@ def evaluate(request: Request, listener: Listener = Listener()) -> Evaluated:  #
     except KeyboardInterrupt:
         for recipe in _recipes(job):
             recipe.cancel()
+        if not kept.count():
+            kept.drop()
         if ours:
             fluent.end_run("KILLED")
         raise
@@ -1033,7 +1047,9 @@ def _predictions_text(job: Job, parts: Sequence[Optional[Answers]]) -> str:
 def last_words(run_id: str) -> Optional[str]:
     """What to tell of an evaluation that was interrupted: how much of it is kept."""
     done = Kept(run_id).count()
-    return f"{done} folds are kept: `mlcli evaluate --resume {run_id[:8]}` goes on" if done else None
+    if not done:
+        return None
+    return f"{done} {'fold is' if done == 1 else 'folds are'} kept: `mlcli evaluate --resume {run_id[:8]}` goes on"
 
 
 def arguments_of(run_id: str) -> Dict[str, Any]:
