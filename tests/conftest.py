@@ -24,6 +24,7 @@ SETTING_PREFIXES = ("MLCLI_", "MLFLOW_", "GIT_AUTHOR_", "GIT_COMMITTER_")
 # What programs leave in the folder for such things, MLflow's locks among it, goes when the tests end. Not for the tests'
 # own process: pytest keeps its folders where it found them.
 _FOR_PROGRAMS = tempfile.mkdtemp(prefix="mlcli-tests-")
+os.chmod(_FOR_PROGRAMS, 0o711)  # PostgreSQL runs as another user, in a folder below it
 os.environ["TMPDIR"] = _FOR_PROGRAMS
 
 # Stores wait for the disk at each change, some milliseconds; in memory they do not, and no test pulls the plug.
