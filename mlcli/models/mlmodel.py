@@ -220,7 +220,10 @@ def check_digests(folder: str, content: Mapping[str, Any]) -> None:
     for name, digest in noted_digests(content).items():
         file = os.path.join(folder, *name.split("/"))
         if not os.path.isfile(file) or file_digest(file) != digest:
-            raise ModelError(f"{folder} is damaged: {name} is not what its MLmodel says", hint="download it again")
+            raise ModelError(
+                f"{folder} is damaged: {name} is not what its MLmodel says",
+                hint="download it again; if it was changed on purpose: `mlcli models trust add`",
+            )
 
 
 def noted_digests(content: Mapping[str, Any]) -> Dict[str, str]:

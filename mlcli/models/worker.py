@@ -573,6 +573,10 @@ def _loaded(job: Mapping[str, Any]) -> Predictor:
     from mlcli.models.pyfunc import load_model
 
     _import_later("pandas")
+    if job.get("digest"):
+        from mlcli.models import loading
+
+        loading.check(job["model"], job["digest"], only=job.get("only_digest", False))
     model = load_model(job["model"], trust=job.get("trust", False))
     predictor = Predictor(model, job.get("name", ""), job.get("version", ""))
     if not predictor.by_array and predictor.schema is not None and not predictor.schema.tensors:

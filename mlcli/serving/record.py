@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple
 
 from mlcli.errors import MlcliError, StoreUnavailable
 from mlcli.rollouts import latency
+from mlcli.serving.app import log
 from mlcli.store.rollouts import Counter, Exposure, Outcome, Prediction, Rollouts
 
 ASYNC, GROUP, ACK = "async", "group", "ack"
@@ -190,7 +190,7 @@ class Recorder:
                 self.failures += 1
                 failed = batch
                 self._give_back(outcomes)
-                print(f"rollout {self._name}: {error.message}; what was recorded waits", file=sys.stderr, flush=True)
+                log(f"rollout {self._name}: {error.message}; what was recorded waits")
                 if closing:
                     break
                 time.sleep(_BACK_OFF)

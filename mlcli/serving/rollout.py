@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -49,7 +49,8 @@ LOOK = 0.25
 TOGETHER = 0.005  # seconds in which requests are gathered before shadows get them
 MAX_UNITS = 200_000
 OTHER = "other"  # the role of requests that are not analysed: no unit, no match, or not covered
-DEAD = "worker-dead"
+ENDED, DEAD = "worker-ended", "worker-dead"
+ENDS, WITHIN = 10, 300.0  # so many ends of a candidate's workers in so many seconds are its death
 MAX_OUTCOMES = 10_000
 _JSON: Headers = [(b"content-type", b"application/json"), (b"x-content-type-options", b"nosniff")]
 _RAISED = MODEL_RAISED.encode()
@@ -188,7 +189,9 @@ class RolloutPolicy:
         ]
         # What the Open Inference Protocol has a place for in the body: it ends with a brace, and has no parameters yet.
         self._variants = [b', "parameters": ' + http.dump({"variant": arm.name}) + b"}" for arm in rollout.arms]
-        self._dead: set[int] = set()
+        self._lost: set[int] = set()  # arms that were never up
+        self._dead: set[int] = set()  # arms whose end is noted
+        self._ended = [deque[float](maxlen=ENDS) for _ in self.pools]  # when workers ended
         self._started = asyncio.Event()
         self._closing = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -218,7 +221,7 @@ class RolloutPolicy:
             await self.pools[arm].start()
         except MlcliError as error:
             log(f"{self.rollout.arms[arm].name} cannot be served: {error.message}")
-            self._bury(arm)
+            self._lost.add(arm)
 
     async def close(self) -> None:
         """Keep what was recorded, and end; requests have been answered by now."""
@@ -250,6 +253,9 @@ class RolloutPolicy:
         request_id = _request_id(asked.headers.get(b"x-request-id", b""))
         unit = self._unit(asked, request_id)
         decision = self.assigner.decide(unit, request_id)
+        if decision.role == LIVE and not self._all_up():
+            arm_up = decision.arm if self.pools[decision.arm].ready else 0
+            decision = decision._replace(role=OTHER, arm=arm_up, propensity=1.0)
         ns, start = time.time_ns(), time.perf_counter()
         arm = decision.arm
         answer = await self._ask(arm, asked)
@@ -276,6 +282,16 @@ class RolloutPolicy:
         if asked.kind == INFER and answer.status == 200:
             body = body[:-1] + self._variants[answered]
         return answer.status, body, [*_JSON, (b"x-request-id", request_id.encode()), *self._told[answered]]
+
+    def _all_up(self) -> bool:
+        """Whether each arm that has a share can answer.
+
+        While one cannot, nobody is analysed: its units would be missing or charged, and those of the others be counted
+        alone. Units of all arms are left out alike, for a reason that no unit has to do with, so shares and propensities
+        stay what was published.
+        """
+        weights = self.assigner.force.weights
+        return all([not weights[arm] or self.pools[arm].ready for arm in range(1, len(weights))])
 
     def _unit(self, asked: Asked, request_id: str) -> str:
         """The unit of a request that is to be analysed, "" for one that is not."""
@@ -440,6 +456,8 @@ class RolloutPolicy:
         if force == before:
             return
         self.assigner.force = force
+        if state == RUNNING and before.state != RUNNING:
+            self._dead.clear()  # who starts or resumes has to hear of it anew
         self.changed.set()
         shares = ", ".join(
             f"{arm.name} {weight:.4g}" for arm, weight in zip(self.rollout.arms, force.weights, strict=True)
@@ -470,17 +488,27 @@ class RolloutPolicy:
             rollouts.store.close()
 
     async def _look_after_workers(self) -> None:
+        """Let the store know of workers that ended, and of candidates that cannot be started any more."""
+        seen = [0] * len(self.pools)
         while True:
             await asyncio.sleep(LOOK)
             for arm in range(1, len(self.pools)):
-                if self.pools[arm].broken and arm not in self._dead:
-                    self._bury(arm)
-                elif self.pools[arm].ready:
-                    self._dead.discard(arm)
+                pool, name = self.pools[arm], self.rollout.arms[arm].name
+                for _ in range(pool.restarts - seen[arm]):
+                    self._ended[arm].append(time.monotonic())
+                    self.recorder.note(ENDED, name)
+                seen[arm] = pool.restarts
+                if arm in self._dead:
+                    continue
+                if arm in self._lost or pool.broken or self._keeps_ending(arm):
+                    self._dead.add(arm)
+                    self.recorder.note(DEAD, name)
 
-    def _bury(self, arm: int) -> None:
-        self._dead.add(arm)
-        self.recorder.note(DEAD, self.rollout.arms[arm].name)
+    def _keeps_ending(self, arm: int) -> bool:
+        """Whether a candidate that answers clients ends again and again: nobody would be analysed, and nothing decided."""
+        moments = self._ended[arm]
+        often = len(moments) == ENDS and moments[-1] - moments[0] < WITHIN
+        return often and self.assigner.force.weights[arm] > 0
 
     async def _keep_controller(self) -> None:
         """Have a controller as long as there is something to decide; one that dies gets a successor."""

@@ -16,6 +16,7 @@ from mlcli.store.database import Database
 DRAFT, RUNNING, PAUSED = "draft", "running", "paused"
 PROMOTED, ABORTED, STOPPED = "promoted", "aborted", "stopped"
 LIVE, SHADOW = "live", "shadow"
+MODELS = "models"  # the event that says what an arm's model is
 NO_BATCH = 0
 _COLUMNS = (
     "id, name, spec, state, invalid, step, step_ns, version, created_ns, started_ns, ended_ns, controller,"
@@ -51,6 +52,23 @@ class Event(NamedTuple):
     actor: str
     reason: str
     evidence: Any
+
+
+class Model(NamedTuple):
+    """What the URI of an arm's model stood for when the rollout was first served or started.
+
+    ``name`` and ``version`` of the registry, "" for other models; ``digest`` of all files.
+    """
+
+    uri: str
+    name: str
+    version: str
+    digest: str
+
+    @property
+    def exact(self) -> str:
+        """A URI that stays with these files, whatever becomes of an alias."""
+        return f"models:/{self.name}/{self.version}" if self.name else self.uri
 
 
 class Weights(NamedTuple):
@@ -191,6 +209,32 @@ class Rollouts:
             {"key": key},
         )
         return [Event(row[0], row[1], row[2], row[3], row[4], json.loads(row[5]) if row[5] else None) for row in rows]
+
+    def models(self, key: int, until_ns: int = 2**62) -> Tuple[Optional[Model], ...]:
+        """What each arm's model is, control's first; None, or nothing, where that is not settled yet."""
+        rows = self.database.query(
+            "SELECT evidence FROM rollout_events WHERE rollout = :key AND kind = :kind AND ns <= :until ORDER BY id",
+            {"key": key, "kind": MODELS, "until": until_ns},
+        )
+        found: List[Optional[Model]] = []
+        for (evidence,) in rows:
+            told = [None if one is None else Model(**one) for one in json.loads(evidence)]
+            found += [None] * (len(told) - len(found))
+            found = [before or now for before, now in zip(found, told)]
+        return tuple(found)
+
+    def settle(self, name: str, models: Sequence[Optional[Model]], *, actor: str = "") -> Tuple[Optional[Model], ...]:
+        """Keep for good what the arms' models are; of an arm that has one already the first one stays."""
+        with self.database.transaction():
+            record = self.get(name)
+            before = self.models(record.key)
+            before += (None,) * (len(models) - len(before))
+            new = [now if known is None else None for known, now in zip(before, models)]
+            if any([one is not None for one in new]):
+                told = ", ".join(f"{one.uri} is {one.exact}" if one.uri != one.exact else one.uri for one in new if one)
+                evidence = [None if one is None else one._asdict() for one in new]
+                self._event(record.key, time.time_ns(), MODELS, record.state, actor, told, evidence)
+            return self.models(record.key)
 
     def weights(self, key: int, until_ns: Optional[int] = None) -> List[Weights]:
         """All versions of the weights, in turn; those published after ``until_ns`` left out."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from mlcli.rollouts import lifecycle
+from mlcli.rollouts.models import described
 from mlcli.rollouts.rolloutfile import Rollout
 from mlcli.server.pages import Page, Visit
 from mlcli.store import Store
-from mlcli.store.rollouts import DRAFT, PAUSED, RUNNING, Decided, RolloutRecord, Rollouts, Weights
+from mlcli.store.rollouts import DRAFT, PAUSED, RUNNING, Decided, Model, RolloutRecord, Rollouts, Weights
 
 MOST_POINTS = 300  # of a course: more than that a picture does not show
 MOST_EVENTS = 200
@@ -101,7 +103,7 @@ def rollout(visit: Visit, store: Store) -> Page:
         "live": record.state in (RUNNING, PAUSED),
         "may_promote": record.state in (RUNNING, PAUSED),
         "controlled": record.controller_until_ns > time.time_ns(),
-        "arms": told["arms"] if told else _bare_arms(spec, weights),
+        "arms": told["arms"] if told else _bare_arms(spec, weights, rollouts.models(record.key)),
         "judged": told or (dict(newest[0].evidence) | _decided(newest[0]) if newest else None),
         "problem": problem,
         "limits": {
@@ -127,14 +129,11 @@ def _decided(one: Decided) -> dict[str, Any]:
     return {"verdict": one.verdict, "rule": one.rule, "batch": one.batch, "as_of_ns": one.ns}
 
 
-def _bare_arms(spec: Rollout, weights: list[Weights]) -> list[dict[str, Any]]:
-    """The arms as the file names them, where nothing is counted yet."""
+def _bare_arms(spec: Rollout, weights: list[Weights], models: Sequence[Model | None]) -> list[dict[str, Any]]:
+    """The arms where nothing is counted yet."""
     shares = _weights_now(spec, weights[-1] if weights else None)
     nothing = dict.fromkeys(("units", "requests", "errors", "lost", "p50_ms", "p95_ms", "p99_ms"))
-    return [
-        {"name": arm.name, "model": arm.model, "weight": share, **nothing}
-        for arm, share in zip(spec.arms, shares, strict=True)
-    ]
+    return [{**arm, "weight": share, **nothing} for arm, share in zip(described(spec, models), shares, strict=True)]
 
 
 def _worked(store: Store, rollouts: Rollouts, record: RolloutRecord) -> tuple[dict[str, Any] | None, str]:
@@ -244,8 +243,8 @@ def of_version(store: Store, model: str, version: str, tags: dict[str, str]) -> 
     found: dict[str, dict[str, Any]] = {}
     for record in rollouts.list():
         spec = lifecycle.spec_of(record)
-        for arm in spec.arms:
-            if arm.model == uri:
+        for arm, has in zip(spec.arms, described(spec, rollouts.models(record.key)), strict=True):
+            if has["model"] == uri:
                 newest = rollouts.decisions(record.key, 1)
                 found[record.name] = {
                     **_head(record, spec), "arm": arm.name, "here": True, "reason": "", "candidate": arm != spec.control,
