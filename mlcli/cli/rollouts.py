@@ -14,7 +14,7 @@ from mlcli.store import open_store
 from mlcli.store.rollouts import Rollouts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from mlcli.rollouts.observe import Analysis
     from mlcli.rollouts.simulation import Simulated
@@ -476,6 +476,7 @@ def assign(
     from mlcli.rollouts.assignment import bucket
     from mlcli.rollouts.lifecycle import spec_of
     from mlcli.serving.rollout import Assigner, force_of
+    from mlcli.store.rollouts import unit_of
 
     with open_store(create=False) as store:
         rollouts = Rollouts(store)
@@ -485,7 +486,7 @@ def assign(
         assigner.force = force_of(rollout, *rollouts.in_force(record.key))
         rows = []
         for unit in units:
-            found = assigner.decide(unit, unit)
+            found = assigner.decide(unit_of(unit), unit)
             owned = assigner.force.owned[found.arm] if found.role == "live" else None
             rows.append(
                 {
@@ -608,6 +609,7 @@ def feedback(
 ) -> None:
     """Bring outcomes in from a file; each counts once, however often it is brought."""
     import secrets
+    from itertools import islice
 
     from mlcli.store.rollouts import outcome_of
 
@@ -619,13 +621,19 @@ def feedback(
         except InvalidInput as error:
             raise InvalidInput(f"{file}:{line}: {error.message}", hint=error.hint) from None
 
-    outcomes = [made(line, given) for line, given in _outcomes(file)]
+    outcomes: Iterable[Outcome] = (made(line, given) for line, given in _outcomes(file))
+    if os.path.isfile(file):
+        for _ in outcomes:  # all is looked at before anything is kept
+            pass
+        outcomes = (made(line, given) for line, given in _outcomes(file))
+    else:  # a pipe is read once
+        outcomes = iter(list(outcomes))
     with open_store() as store:
         rollouts = Rollouts(store)
         key = rollouts.get(name).key
         accepted = duplicate = 0
-        for first in range(0, len(outcomes), 10_000):
-            new, old = rollouts.feedback(key, outcomes[first : first + 10_000])
+        while part := list(islice(outcomes, 10_000)):
+            new, old = rollouts.feedback(key, part)
             accepted, duplicate = accepted + new, duplicate + old
     if as_json:
         render.emit_json({"accepted": accepted, "duplicate": duplicate})

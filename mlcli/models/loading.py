@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import Any, Dict, NamedTuple, Optional, Sequence
 
-from mlcli.artifacts import LocalArtifacts, download, locate
+from mlcli.artifacts import LocalArtifacts, download, locate, parse_runs_uri
 from mlcli.errors import ModelError, NotFound
 from mlcli.models import mlmodel, trust
+
+_NAMED = re.compile(r"[^/:@?.~\\][^/:@?\\]*(?:@[^/:?]+|/(?:\d+|latest)|\?.+)\Z", re.DOTALL)
 
 
 class Found(NamedTuple):
@@ -72,6 +75,17 @@ def look(model_uri: str, *, dst_path: Optional[str] = None) -> Found:
     if not os.path.isdir(folder):
         raise NotFound(f"there is no model at {model_uri}", hint=f"{folder} is not a folder")
     return Found(model_uri, folder, mlmodel.read(folder), trust.grant(folder))
+
+
+def whole_uri(uri: str) -> str:
+    """The URI that a short name of a model stands for; any other stays as it is."""
+    if _NAMED.match(uri) and not os.path.exists(uri):
+        return f"models:/{uri}"
+    if uri.startswith("runs:") and not parse_runs_uri(uri)[1]:
+        from mlcli.registry import uri_of_only_model
+
+        return uri_of_only_model(uri)
+    return uri
 
 
 def bring_code(found: Found, code: Any) -> None:

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from mlcli.errors import InvalidState, MlcliError
+from mlcli.models.loading import whole_uri
 from mlcli.rollouts import models, rolloutfile
 from mlcli.rollouts.rolloutfile import Rollout
 from mlcli.rollouts.steps import at_end, next_stop
-from mlcli.serving.launch import whole_uri
 from mlcli.store.rollouts import ABORTED, DRAFT, PAUSED, PROMOTED, RUNNING, Model, RolloutRecord, Rollouts
 
 ROLLED_BACK = "rolled back"

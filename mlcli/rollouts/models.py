@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from mlcli.artifacts import LocalArtifacts, locate, model_in, parse_runs_uri, place_in_run
 from mlcli.errors import InvalidInput, InvalidState, NotFound
 from mlcli.models import loading, mlmodel
+from mlcli.models.loading import whole_uri
 from mlcli.registry import digest_in_run, digest_on_record
-from mlcli.serving.launch import whole_uri
 from mlcli.store.rollouts import Model
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from mlcli.artifacts import locate, parse_runs_uri
 from mlcli.errors import InvalidInput, ModelError, NotFound
 from mlcli.models import flavors, mlmodel
+from mlcli.models.loading import whole_uri
 from mlcli.models.worker import JOB, REQUEST
 from mlcli.projects.envfile import EnvSpec, read_env
 from mlcli.projects.requirements import Requirement
@@ -116,18 +117,6 @@ def find(uri: str) -> Served:
     return Served(uri, folder, name, "1")
 
 
-def whole_uri(uri: str) -> str:
-    """The URI that a short name of a model stands for; any other stays as it is."""
-    if _NAMED.match(uri) and not os.path.exists(uri):
-        return f"models:/{uri}"
-    if uri.startswith("runs:") and not parse_runs_uri(uri)[1]:
-        from mlcli.registry import uri_of_only_model
-
-        return uri_of_only_model(uri)
-    return uri
-
-
-_NAMED = re.compile(r"[^/:@?.~\\][^/:@?\\]*(?:@[^/:?]+|/(?:\d+|latest)|\?.+)\Z", re.DOTALL)
 _ONE_VERSION = re.compile(r"models:/[^/@?]+/\d+\Z")
 
 

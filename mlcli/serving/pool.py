@@ -260,6 +260,9 @@ class Pool:
         self._closing = True
         if self._sweep is not None:
             self._sweep.cancel()
+        if self._first is not None and not self._first.done():
+            self._first.set_exception(ModelError("it was ended before it could predict"))
+            self._first.exception()  # whoever waits is told; where nobody does that is no news
         for call in list(self._open.values()):
             self._finish(call, _failed(503, "TEMPORARILY_UNAVAILABLE", "the server is shutting down"))
         for worker in self.workers:

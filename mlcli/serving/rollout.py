@@ -50,6 +50,7 @@ TOGETHER = 0.005  # seconds in which requests are gathered before shadows get th
 MAX_UNITS = 200_000
 OTHER = "other"  # the role of requests that are not analysed: no unit, no match, or not covered
 ENDED, DEAD = "worker-ended", "worker-dead"
+LONG, LAST = 60.0, 600.0  # seconds of a candidate's start: until the gateway says it is ready, until it is given up
 ENDS, WITHIN = 10, 300.0  # so many ends of a candidate's workers in so many seconds are its death
 MAX_OUTCOMES = 10_000
 _JSON: Headers = [(b"content-type", b"application/json"), (b"x-content-type-options", b"nosniff")]
@@ -204,24 +205,40 @@ class RolloutPolicy:
     # -- start and end
 
     async def start(self) -> None:
-        """Start what is behind it; control is up already. A candidate that cannot be started is told of, and charged."""
+        """Start what is behind it; control is up already, and answers alone until the candidates are.
+
+        Returns when they are, or have been given up, or take long.
+        """
         self._loop = asyncio.get_running_loop()
         self._reader = self._open()
         self._take(*self._reader.in_force(self._key))
         self.recorder.start()
         self._watcher.start()
-        await asyncio.gather(*[self._start(arm) for arm in range(1, len(self.pools))])
         self._started.set()
         if self._controller:
             self._spawn(self._keep_controller())
         self._spawn(self._look_after_workers())
+        candidates = [self._spawn(self._start(arm)) for arm in range(1, len(self.pools))]
+        if self.assigner.force.state in (ABORTED, STOPPED):
+            return
+        await asyncio.wait(candidates, timeout=LONG)
+        for arm, candidate in enumerate(candidates, 1):
+            if not candidate.done():
+                log(f"{self.rollout.arms[arm].name} is not up yet; control answers alone")
 
     async def _start(self, arm: int) -> None:
+        """Start a candidate; one that cannot be started, or is not up in time, is given up."""
+        starting = asyncio.ensure_future(self.pools[arm].start())
         try:
-            await self.pools[arm].start()
+            done, _ = await asyncio.wait([starting], timeout=LAST)
+            if not done:
+                await self.pools[arm].close()
+                log(f"{self.rollout.arms[arm].name} was not up after {LAST:g} s")
+            await starting
         except MlcliError as error:
-            log(f"{self.rollout.arms[arm].name} cannot be served: {error.message}")
-            self._lost.add(arm)
+            if self.assigner.force.state not in (ABORTED, STOPPED):
+                log(f"{self.rollout.arms[arm].name} cannot be served: {error.message}")
+                self._lost.add(arm)
 
     async def close(self) -> None:
         """Keep what was recorded, and end; requests have been answered by now."""
@@ -239,15 +256,16 @@ class RolloutPolicy:
         if self._reader is not None:
             self._reader.store.close()
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     # -- requests
 
     async def respond(self, asked: Asked) -> tuple[int, bytes, Headers]:
-        """Answer a request through the arm that it belongs to; before all of them are up it waits."""
+        """Answer a request through the arm that it belongs to."""
         if not self._started.is_set():
             await self._started.wait()
         request_id = _request_id(asked.headers.get(b"x-request-id", b""))
@@ -550,7 +568,8 @@ def _words(answer: Answer) -> str:
         text = told.get("message") or told.get("error")
     except (ValueError, AttributeError):
         text = ""
-    return str(text or f"status {answer.status}")[:500]
+    told = str(text or f"status {answer.status}")[:500]
+    return told.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")  # what each database can hold
 
 
 def _failed(message: str, status: int = 503, error_code: str = "TEMPORARILY_UNAVAILABLE") -> Answer:
