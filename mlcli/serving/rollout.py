@@ -218,9 +218,9 @@ class RolloutPolicy:
         if self._controller:
             self._spawn(self._keep_controller())
         self._spawn(self._look_after_workers())
-        candidates = [self._spawn(self._start(arm)) for arm in range(1, len(self.pools))]
         if self.assigner.force.state in (ABORTED, STOPPED):
             return
+        candidates = [self._spawn(self._start(arm)) for arm in range(1, len(self.pools))]
         await asyncio.wait(candidates, timeout=LONG)
         for arm, candidate in enumerate(candidates, 1):
             if not candidate.done():
@@ -228,17 +228,14 @@ class RolloutPolicy:
 
     async def _start(self, arm: int) -> None:
         """Start a candidate; one that cannot be started, or is not up in time, is given up."""
-        starting = asyncio.ensure_future(self.pools[arm].start())
         try:
-            done, _ = await asyncio.wait([starting], timeout=LAST)
-            if not done:
-                await self.pools[arm].close()
-                log(f"{self.rollout.arms[arm].name} was not up after {LAST:g} s")
-            await starting
-        except MlcliError as error:
-            if self.assigner.force.state not in (ABORTED, STOPPED):
-                log(f"{self.rollout.arms[arm].name} cannot be served: {error.message}")
-                self._lost.add(arm)
+            await asyncio.wait_for(self.pools[arm].start(), LAST)
+        except (MlcliError, asyncio.TimeoutError) as error:
+            if self.assigner.force.state in (ABORTED, STOPPED):
+                return
+            why = error.message if isinstance(error, MlcliError) else f"it was not up after {LAST:g} seconds"
+            log(f"{self.rollout.arms[arm].name} cannot be served: {why}")
+            self._lost.add(arm)
 
     async def close(self) -> None:
         """Keep what was recorded, and end; requests have been answered by now."""
