@@ -566,7 +566,10 @@ def main(arguments: Sequence[str]) -> int:
     link.answer(0, 200, json.dumps(told, default=str).encode())
     if job.get("file"):
         return _file_job(link, predictor, File(**job["file"]))
-    return _serve(link, predictor, job.get("batch_size", 1), job.get("batch_seconds", 0.0))
+    try:
+        return _serve(link, predictor, job.get("batch_size", 1), job.get("batch_seconds", 0.0))
+    except ConnectionError:  # who asked is gone
+        return 0
 
 
 def _loaded(job: Mapping[str, Any]) -> Predictor:
