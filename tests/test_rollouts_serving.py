@@ -858,7 +858,7 @@ def store_failures(port: int) -> float:
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
         connection.request("GET", "/metrics")
         page = connection.getresponse().read().decode()
-    return float(re.search(r"mlcli_serve_rollout_store_failures_total\S* (\S+)", page)[1])
+    return float(re.search(r"mlcli_serve_rollout_store_failures_total\{\S* (\S+)", page)[1])
 
 
 MARGIN = 1.0  # seconds by which this machine may be late with a flush
@@ -874,8 +874,8 @@ def test_what_a_gateways_end_loses_is_what_its_durability_says(doubler, tripler,
     with open_store(str(root)) as store:
         started(Rollouts(store), text(strategy=AB, control=str(doubler), candidate=str(tripler), decision=HARMLESS))
     with (
-        serve(root, "--durability", durability, "--no-controller") as (process, port),
         ThreadPoolExecutor(4) as senders,
+        serve(root, "--durability", durability, "--no-controller") as (process, port),
     ):
         sent = [senders.submit(send, port, part * 10_000, 10_000) for part in range(4)]
         time.sleep(1.0)
