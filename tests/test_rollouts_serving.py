@@ -388,6 +388,43 @@ def test_bad_input_charges_nobody(half):
     assert fault(Answer(400, b'{"error_code": "BAD_REQUEST", "message": "the body is not JSON"}', 0)) == ""
 
 
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        ("{", "application/json", 400),
+        ('{"inputs": [[NaN]], "inputs": 1}', "application/json", 400),
+        ('{"dataframe_split": {"columns": ["no"], "data": [["x"]]}}', "application/json", 400),
+        ('{"inputs": [[1.0, 2.0]]}', "application/json", 400),
+        ("1", "text/html", 415),
+    ],
+)
+def test_what_cannot_be_read_is_told_in_mlflows_form(half, body, kind, status):
+    answer = half.running.post(body, Content_Type=kind, X_User_Id=half.candidate())
+    assert answer.status == status
+    assert set(answer.json) >= {"error_code", "message"}
+
+
+@pytest.mark.parametrize("unit", ['"\\ud800"', '"a\\u0000b"', f'"{"z" * 5000}"', "1e400", '"\\r\\nX-Evil: 1"'])
+def test_a_unit_of_any_text_is_kept_and_feedback_finds_it(half, unit):
+    name = f"odd{len(unit)}"
+    answer = half.running.post(f'{{"user_id": {unit}, "inputs": [[1.0]]}}', X_Request_Id=name)
+    assert answer.status == 200
+    assert "x-evil" not in answer.headers
+    until(lambda: half.rows("1", f"request_id = '{name}'"))
+    [(role, kept)] = half.rows("role, unit", f"request_id = '{name}'")
+    assert role == "live"
+    if unit.startswith('"'):
+        assert half.running.post(f'{{"unit": {unit}, "key": "odd"}}', "/feedback").status == 202
+        assert half.rollouts.database.query("SELECT 1 FROM outcomes WHERE unit = :unit", {"unit": kept})
+
+
+@pytest.mark.parametrize("given", ["a b", "x" * 129, "\xe9", ""])
+def test_a_request_id_that_cannot_stand_in_a_table_gets_another(half, given):
+    told = half.ask("ids", X_Request_Id=given).headers["x-request-id"]
+    assert told != given
+    assert len(told) == 24
+
+
 def test_a_candidate_that_refuses_what_control_accepts_is_charged(doubler, tmp_path, root):
     picky = naughty(tmp_path / "picky", 3)
     content = (picky / "MLmodel").read_text()
@@ -534,16 +571,20 @@ def test_a_shadow_that_spins_costs_the_gateway_no_cpu_and_clients_get_every_answ
     assert spent["spins"] <= 1.2 * spent["as quick"]  # gateway and client, which share this process
 
 
-def test_a_shadow_that_hangs_is_dropped_and_counted(doubler, root, tmp_path):
+def test_a_shadow_that_hangs_is_dropped_and_counted_and_a_control_that_does_is_504(doubler, root, tmp_path):
     model = naughty(tmp_path / "stubborn")
     (model / "code" / "naughty.py").write_text(STUBBORN.format(act="time.sleep(60)"))
-    with world(root, doubler, model, text(strategy=SHADOW.replace("queue: 50", "queue: 5"), decision=HARMLESS)) as one:
+    spec = text(strategy=SHADOW.replace("queue: 50", "queue: 5"), decision=HARMLESS)
+    with world(root, doubler, model, spec, timeout=3) as one:
         assert {one.ask(f"u{n}").body for n in range(40)} == {b'{"predictions": [2.0]}'}
         assert not one.rows("1", "role = 'shadow'")  # all clients were answered while the first copy still hung
         until(lambda: one.rows("1", "role = 'shadow' AND error <> ''"))
         until(lambda: sum(c.dropped for c in one.rollouts.counters(one.key, one.kept())) > 0)
         counters = one.rollouts.counters(one.key, one.kept())
         assert sum(c.dropped for c in counters if c.role == "live") == 0
+        answer = one.ask("slow", -2)
+        assert (answer.status, answer.json["error_code"]) == (504, "DEADLINE_EXCEEDED")
+        until(lambda: one.rows("status", "unit = 'slow' AND error <> ''") == [(504,)])
 
 
 # --- feedback (F10, F11)
