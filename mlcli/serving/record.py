@@ -171,6 +171,11 @@ class Recorder:
         self._wake.set()
         await asyncio.wait([future], timeout=PATIENCE)
 
+    @property
+    def flooded(self) -> bool:
+        """Whether so many outcomes wait that no more can be taken."""
+        return self._waiting >= MAX_OUTCOMES
+
     async def feedback(self, outcomes: Sequence[Outcome]) -> tuple[int, int]:
         """Keep outcomes and wait for it: how many are new, and how many were there."""
         future: asyncio.Future[tuple[int, int]] = self._loop.create_future()

@@ -17,6 +17,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
@@ -53,6 +54,7 @@ ENDED, DEAD = "worker-ended", "worker-dead"
 LONG, LAST = 60.0, 600.0  # seconds of a candidate's start: until the gateway says it is ready, until it is given up
 ENDS, WITHIN = 10, 300.0  # so many ends of a candidate's workers in so many seconds are its death
 MAX_OUTCOMES = 10_000
+SHORT = 4096  # bytes of feedback that are read at once
 _JSON: Headers = [(b"content-type", b"application/json"), (b"x-content-type-options", b"nosniff")]
 _RAISED = MODEL_RAISED.encode()
 
@@ -196,6 +198,7 @@ class RolloutPolicy:
         self._started = asyncio.Event()
         self._closing = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._reading = ThreadPoolExecutor(1, "feedback")
         self._waiting: list[Copy] = []
         self._copies: set[asyncio.Future[Answer]] = set()
         self._watcher = threading.Thread(target=self._watch, name="watcher", daemon=True)
@@ -249,6 +252,7 @@ class RolloutPolicy:
         if self._child is not None and self._child.poll() is None:
             self._child.terminate()
             await self._loop.run_in_executor(None, _ended, self._child)
+        self._reading.shutdown(wait=False, cancel_futures=True)
         await self.recorder.close()
         if self._reader is not None:
             self._reader.store.close()
@@ -405,23 +409,14 @@ class RolloutPolicy:
 
     async def feedback(self, body: bytes) -> tuple[int, bytes, Headers]:
         """Keep what became of requests or units."""
-        try:
-            given = json.loads(body)
-        except (ValueError, RecursionError):
-            raise Refused(400, "BAD_REQUEST", "the body is not JSON") from None
-        items = given if isinstance(given, list) else [given]
-        if len(items) > MAX_OUTCOMES:
-            raise Refused(413, "BAD_REQUEST", f"more than {MAX_OUTCOMES} outcomes at once")
-        now = time.time_ns()
-        outcomes: list[Outcome] = []
-        for number, item in enumerate(items, 1):
-            if not isinstance(item, dict):
-                raise Refused(400, "INVALID_PARAMETER_VALUE", "feedback is an object, or a list of objects")
-            try:
-                outcomes.append(outcome_of(item, now, lambda: os.urandom(12).hex()))
-            except MlcliError as error:
-                where = f"item {number}: " if len(items) > 1 else ""
-                raise Refused(400, error.error_code, f"{where}{error.message}") from None
+        if self.recorder.flooded:
+            raise Refused(
+                503, "TEMPORARILY_UNAVAILABLE", "too many outcomes wait; send it again", [(b"retry-after", b"1")]
+            )
+        if len(body) <= SHORT:
+            outcomes = _outcomes(body)
+        else:  # one after another and beside the loop, which has requests to answer
+            outcomes = await self._loop.run_in_executor(self._reading, _outcomes, body)
         try:
             accepted, duplicate = await self.recorder.feedback(outcomes)
         except MlcliError as error:
@@ -557,6 +552,28 @@ def fault(answer: Answer) -> str:
     if answer.status >= 500 or (answer.status == 400 and _RAISED in answer.body[:400]):
         return _words(answer)
     return ""
+
+
+def _outcomes(body: bytes) -> list[Outcome]:
+    """What a body tells of; Refused where it cannot be used."""
+    try:
+        given = json.loads(body)
+    except (ValueError, RecursionError):
+        raise Refused(400, "BAD_REQUEST", "the body is not JSON") from None
+    items = given if isinstance(given, list) else [given]
+    if len(items) > MAX_OUTCOMES:
+        raise Refused(413, "BAD_REQUEST", f"more than {MAX_OUTCOMES} outcomes at once")
+    now = time.time_ns()
+    outcomes: list[Outcome] = []
+    for number, item in enumerate(items, 1):
+        if not isinstance(item, dict):
+            raise Refused(400, "INVALID_PARAMETER_VALUE", "feedback is an object, or a list of objects")
+        try:
+            outcomes.append(outcome_of(item, now, lambda: os.urandom(12).hex()))
+        except MlcliError as error:
+            where = f"item {number}: " if len(items) > 1 else ""
+            raise Refused(400, error.error_code, f"{where}{error.message}") from None
+    return outcomes
 
 
 def _words(answer: Answer) -> str:
