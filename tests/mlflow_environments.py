@@ -18,6 +18,8 @@ _COMMON = ["matplotlib", "pillow"]
 # MLflow 2.10 needs these beside it today: SQLAlchemy 2.1, setuptools 81, NumPy 2 and pandas 3 came after it.
 _OF_ITS_TIME = ["sqlalchemy<2.1", "setuptools<81", "numpy<2", "scikit-learn==1.4.0", "pandas<3"]
 
+# MLflow's server without the seven processes that wait for jobs of generative models.
+LEAN = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 # Those that every test of MLflow's clients is about.
 PYTHONS = {
     "newest": ["mlflow>=3", "scikit-learn"],
@@ -28,6 +30,7 @@ PYTHONS = {
 OTHERS = {
     "boosters": ["mlflow>=3", "scikit-learn", "xgboost-cpu", "lightgbm"],
     "torch": ["mlflow==2.22.*", "sqlalchemy<2.1", "setuptools<81", "numpy<2", "pandas<3", "torch==1.12.1"],
+    "tea-tasting": ["tea-tasting==1.14.*"],
     "old scikit-learn": ["scikit-learn==1.0.*", "numpy<1.24", "pandas", "cloudpickle"],
 }
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from mlflow_environments import PYTHONS, python_with
+from mlflow_environments import LEAN, PYTHONS, python_with
 from served import Served
 
 from mlcli import bridge
@@ -399,7 +399,7 @@ def address(request: pytest.FixtureRequest, tmp_path: Path, newest: Path) -> Ite
             stdout=log,
             stderr=log,
             cwd=folder,
-            env={**os.environ, "PATH": f"{newest.parent}{os.pathsep}{os.environ['PATH']}"},
+            env={**os.environ, **LEAN, "PATH": f"{newest.parent}{os.pathsep}{os.environ['PATH']}"},
             start_new_session=True,
         )
         try:

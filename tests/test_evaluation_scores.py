@@ -188,6 +188,22 @@ def test_intervals_are_by_the_method_that_fits_the_score(cancer):
     assert all(bounds.low <= values[name] <= bounds.high for name, bounds in found.items())
 
 
+def test_a_calibration_error_has_no_interval_because_resamples_of_an_honest_model_look_less_honest():
+    """Probabilities that are the truth have a calibration error of 0, and no bootstrap says so."""
+    misses = 0
+    for seed in range(20):
+        generator = np.random.default_rng(seed)
+        told = generator.uniform(0.05, 0.95, 300)
+        truth = (generator.uniform(size=300) < told).astype(int)
+        answers = scores.of_classes(truth, told > 0.5, np.column_stack([1 - told, told]), [0, 1])
+        name = "expected_calibration_error"
+        assert name not in scores.intervals(answers, scores.score(answers, [name]))
+        assert name not in scores.compare(answers, answers, [name])
+        replicates, _ = scores.resampled([answers], [name], Resampling(size=200))
+        misses += np.percentile(replicates[0][name], 2.5) > 0.02
+    assert misses >= 18
+
+
 def test_rows_in_groups_have_wider_intervals_than_rows_on_their_own():
     """Ten copies of forty rows are forty rows."""
     generator = np.random.default_rng(0)

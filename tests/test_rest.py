@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 from chaos import Chaos
-from mlflow_environments import python_with
+from mlflow_environments import LEAN, python_with
 from served import Served
 
 from mlcli import journal
@@ -43,7 +43,7 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "PYTHON"))}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [python, *words], cwd=folder, stdout=log, stderr=log, env=environ, start_new_session=True
+            [python, *words], cwd=folder, stdout=log, stderr=log, env={**environ, **LEAN}, start_new_session=True
         )
         url = f"http://127.0.0.1:{port}"
         for _ in range(600):
@@ -54,7 +54,7 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 assert process.poll() is None, (folder / "log").read_text()
                 time.sleep(0.2)
         yield url
-        os.killpg(process.pid, signal.SIGTERM)
+        os.killpg(process.pid, signal.SIGKILL)  # asked to end it takes ten seconds, for a store that nobody reads again
         process.wait(30)
 
 
@@ -64,7 +64,11 @@ def ours(root: Path) -> Iterator[Served]:
         yield served
 
 
-@pytest.fixture(params=["mlcli", pytest.param("mlflow", marks=[pytest.mark.network, pytest.mark.slow])])
+# One worker of the test run starts MLflow's server, not each.
+THEIRS = [pytest.mark.network, pytest.mark.slow, pytest.mark.xdist_group("the server of MLflow")]
+
+
+@pytest.fixture(params=["mlcli", pytest.param("mlflow", marks=THEIRS)])
 def url(request: pytest.FixtureRequest) -> str:
     """The address of a server of each kind."""
     if request.param == "mlcli":

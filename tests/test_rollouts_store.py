@@ -506,8 +506,11 @@ def test_the_first_outcome_of_a_key_stays_and_counts_add_up():
 
 
 def test_rollouts_are_not_kept_behind_a_server():
-    with pytest.raises(InvalidInput, match="not behind a tracking server"):
-        Rollouts(object())
+    with open_store("http://ann:secret@127.0.0.1:1") as store, pytest.raises(InvalidInput) as refused:
+        Rollouts(store)
+    assert "not behind a tracking server" in refused.value.message
+    assert "http://127.0.0.1:1/rollouts" in str(refused.value.hint)  # where they are to be seen
+    assert "secret" not in refused.value.message + str(refused.value.hint)
 
 
 def test_what_is_read_leaves_no_store_behind(root):

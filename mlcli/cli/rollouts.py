@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, List, Optional
 
 import typer
 
-from mlcli.cli import options, render
+from mlcli.cli import options, render, rollout_status
+from mlcli.cli.rollout_status import EXIT_INVALID, EXIT_ROLLBACK, state_style
 from mlcli.errors import InvalidInput, MlcliError
 from mlcli.store import open_store
 from mlcli.store.rollouts import Rollouts
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from mlcli.store.rollouts import Outcome, RolloutRecord
 
 EXIT_ERRORS = 2
-EXIT_ROLLBACK, EXIT_INVALID = 10, 11
-_WATCH = 1.0
 
 app = options.group("Compare models under live traffic: A/B, canary, shadow, bandit.")
 
@@ -31,49 +30,19 @@ File = Annotated[str, typer.Option("-f", "--file", metavar="FILE", help="The rol
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept.")]
 
 
-def _style(state: str) -> str:
-    return {"running": "yellow", "promoted": "green", "aborted": "red", "paused": "magenta"}.get(state, "")
-
-
 _COLUMNS = (
     render.Column("name", "NAME", least=12, style="bold"),
-    render.Column("state", "STATE", style=_style),
+    render.Column("state", "STATE", style=state_style),
     render.Column("strategy", "STRATEGY"),
-    render.Column("weights", "WEIGHTS"),
-    render.Column("created_ns", "CREATED", show=lambda ns: render.ago(ns / 1e6), optional=1),
-    render.Column("candidates", "CANDIDATES", least=16, optional=2, keep_end=True),
-)
-_ARMS = (
-    render.Column("name", "ARM", style="bold"),
-    render.Column("weight", "WEIGHT", right=True, show=lambda share: f"{share:.2%}"),
-    render.Column("units", "UNITS", right=True),
-    render.Column("requests", "REQUESTS", right=True),
-    render.Column("errors", "ERRORS", right=True),
-    render.Column("p50_ms", "P50 MS", right=True, optional=1, show=lambda ms: f"{ms:.1f}"),
-    render.Column("p95_ms", "P95 MS", right=True, optional=1, show=lambda ms: f"{ms:.1f}"),
-    render.Column("p99_ms", "P99 MS", right=True, optional=3, show=lambda ms: f"{ms:.1f}"),
-    render.Column("model", "MODEL", least=20, optional=4, style="dim", keep_end=True),
-)
-_METRICS = (
-    render.Column("metric", "METRIC", least=8, style="bold"),
-    render.Column("candidate", "CANDIDATE", least=8, optional=1),
-    render.Column("control", "CONTROL", right=True, show=lambda x: f"{x:.4g}"),
-    render.Column("value", "VALUE", right=True, show=lambda x: f"{x:.4g}"),
-    render.Column("difference", "DIFFERENCE", right=True, show=lambda x: f"{x:+.4g}"),
-    render.Column("interval", "INTERVAL"),
-    render.Column("p", "P", right=True, show=lambda x: f"{x:.2g}"),
-)
-_LIGHTS = {"pass": ("●", "green"), "fail": ("✗", "red"), "inconclusive": ("○", "yellow")}
-_GATES = (
-    render.Column("gate", "GATE", least=10, style="bold"),
-    render.Column("candidate", "CANDIDATE", least=8, optional=2),
+    render.Column("weights", "WEIGHTS", least=36),
     render.Column(
-        "status",
-        "STATUS",
-        show=lambda status: f"{_LIGHTS[status][0]} {status}" if render.unicode_ok() else status,
-        style=lambda status: _LIGHTS[status][1],
+        "created_ns",
+        "CREATED",
+        show=lambda ns: render.ago(ns / 1e6),
+        optional=1,
+        pipe=lambda ns: render.iso_time(ns // 10**6),
     ),
-    render.Column("detail", "WHAT", least=20, optional=1),
+    render.Column("candidates", "CANDIDATES", least=16, optional=2, keep_end=True),
 )
 
 
@@ -233,9 +202,9 @@ def get(name: Name, as_json: options.Json = False) -> None:
             "ns", "TIME", show=lambda ns: render.local_time(ns / 1e6), pipe=lambda ns: render.iso_time(ns // 10**6)
         ),
         render.Column("kind", "EVENT", style="bold"),
-        render.Column("state", "STATE", style=_style),
+        render.Column("state", "STATE", style=state_style, optional=2),
         render.Column("actor", "BY", optional=1),
-        render.Column("reason", "REASON", least=20, optional=2),
+        render.Column("reason", "REASON", least=40),
     )
     render.records([event._asdict() for event in events], columns)
 
@@ -244,67 +213,30 @@ def get(name: Name, as_json: options.Json = False) -> None:
 def status(
     name: Name,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Show it again on news until it has ended; ^C ends it.")
+        bool, typer.Option("--watch", help="Follow it until it has ended; ^C ends the watching, not the rollout.")
+    ] = False,
+    exit_code: Annotated[
+        bool,
+        typer.Option("--exit-code", help="Exit with 10 for ROLLBACK or what was aborted, 11 for INVALID, else 0."),
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Show arms, metrics, gates and the verdict as of now."""
+    """Show arms, metrics, gates and the verdict as of now.
+
+    With --watch it is drawn anew in its place; in a pipe each change is a line, with --json a document on a line.
+    """
     need_statistics()
     from mlcli.rollouts.observe import analyze
-    from mlcli.rollouts.pace import Pace
 
     with open_store(create=False) as store:
         rollouts = Rollouts(store)
-        pace = Pace(rollouts, name)
-        while True:
-            if not pace.due():
-                time.sleep(_WATCH)
-                continue
+        if watch:
+            analysis = rollout_status.watch(rollouts, name, as_json=as_json)
+        else:
             analysis = analyze(rollouts, name)
-            pace.done(analysis)
-            if watch and render.on_terminal() and not as_json:
-                print("\x1b[H\x1b[2J", end="")
-            _show(rollouts, analysis, as_json=as_json)
-            if not watch or analysis.record.state in ("promoted", "aborted", "stopped"):
-                return
-            time.sleep(_WATCH)
-
-
-def _show(rollouts: Rollouts, analysis: Analysis, *, as_json: bool) -> None:
-    told, record = analysis.to_dictionary(), analysis.record
-    if as_json:
-        render.emit_json({"state": record.state, "invalid": record.invalid, **told})
-        return
-    if not render.on_terminal():
-        render.records(told["arms"], _ARMS)
-        render.note(f"{record.state}; {told['verdict']} ({told['rule']}): {told['reason']}")
-        return
-    where = f", step {told['step'] + 1} of {len(analysis.rollout.steps)}" if analysis.rollout.steps else ""
-    print(
-        f"{render.styled(record.name, 'bold')}  {render.styled(record.state, _style(record.state))}, {told['strategy']}{where}\n"
-    )
-    render.records(told["arms"], _ARMS)
-    if told["metrics"]:
-        print()
-        render.records([_with_interval(metric) for metric in told["metrics"]], _METRICS)
-    if told["gates"]:
-        print()
-        render.records(told["gates"], _GATES)
-    if told["shadow_pairs"]:
-        print(
-            f"\nshadow: {told['shadow_pairs']} requests in this step, {analysis.observed.extra['shadow_dropped']} left out"
-        )
-    style = {"PROMOTE": "bold green", "HOLD": "bold"}.get(told["verdict"], "bold red")
-    print(f"\nsample ratio p = {told['sample_ratio']:.3g}")
-    print(f"{render.styled(told['verdict'], style)} ({told['rule']}): {render.plain(told['reason'])}")
-    decided = rollouts.decisions(record.key, 1)
-    if record.state == "running" and not decided:
-        render.note("no controller has decided yet: `mlcli models serve --rollout` brings one")
-
-
-def _with_interval(metric: dict[str, Any]) -> dict[str, Any]:
-    low, high = metric["low"], metric["high"]
-    return {**metric, "interval": "too little data" if low is None else f"{low:+.4g} to {high:+.4g}"}
+            rollout_status.show(analysis, as_json=as_json)
+    if exit_code:
+        raise typer.Exit(rollout_status.exit_code(analysis))
 
 
 # --- deciding
@@ -396,7 +328,7 @@ def analyze(
         if as_json:
             render.emit_json({**analysis.to_dictionary(), **({"exact": bounds} if exact else {})})
         else:
-            _show(rollouts, analysis, as_json=False)
+            rollout_status.show(analysis, as_json=False)
             for one in bounds:
                 print(
                     f"{one['metric']} of {one['candidate']}, exactly: {one['difference']:+.4g} ({one['low']:+.4g} to {one['high']:+.4g})"
@@ -736,4 +668,7 @@ def need_statistics() -> None:
     from importlib.util import find_spec
 
     if find_spec("scipy") is None:
-        raise MlcliError("this needs NumPy and SciPy", hint="pip install 'mlcli[sklearn]'")
+        raise MlcliError(
+            "this needs NumPy and SciPy",
+            hint="pip install 'mlcli[sklearn]'; `mlcli rollouts get NAME` shows state, weights and events without them",
+        )

@@ -469,7 +469,7 @@ def _of_folds(job: Job, outcomes: Sequence[Outcome], wanted: Sequence[str]) -> D
             found[name] = Figure(math.nan, folds=tuple(values.tolist()))
             continue
         bounds = None
-        if job.request.interval != "none" and len(told) > 1 and name != "mean_on_target":
+        if job.request.interval != "none" and len(told) > 1 and name != "mean_on_target" and scores.inferred(name):
             ranged = scores.PRIMARY[job.kind] if name == "score" else name
             found_bounds = statistics.fold_interval(told, test_share(job), job.request.level)
             bounds = None if math.isnan(found_bounds.low) else scores.within(ranged, found_bounds)
@@ -508,7 +508,8 @@ def _of_resamples(job: Job, outcomes: Sequence[Outcome], wanted: Sequence[str]) 
             continue
         values = np.array([scored[name] for scored in by_refit])
         told = values[np.isfinite(values)]
-        bounds = None if job.request.interval == "none" else statistics.percentile(told, job.request.level)
+        known = job.request.interval != "none" and scores.inferred(name)
+        bounds = statistics.percentile(told, job.request.level) if known else None
         bounds = bounds and bounds._replace(method="percentile of the out-of-bag scores")
         error = errors.get(name)
         if error is None:
@@ -626,7 +627,7 @@ def contrasts(job: Job, outcomes: Sequence[Sequence[Outcome]], told: Sequence[Ma
     """The learner against each baseline, score by score; p-values of several baselines are raised by Holm."""
     found: List[Tuple[int, str, Comparison]] = []
     for place in range(len(job.baselines)):
-        common = [name for name in told[0] if name in told[place + 1] and name != "score" and not _is_count(name)]
+        common = [name for name in told[0] if name in told[place + 1] and name != "score" and scores.inferred(name)]
         found += [
             (place, name, one)
             for name, one in _compared(job, outcomes[0], outcomes[place + 1], common, told, place).items()
@@ -640,10 +641,6 @@ def contrasts(job: Job, outcomes: Sequence[Sequence[Outcome]], told: Sequence[Ma
         Contrast(job.baselines[place].name, name, one, adjusted[place, name], adjusted[place, name] < job.request.alpha)
         for place, name, one in found
     ]
-
-
-def _is_count(name: str) -> bool:
-    return name in scores.METRICS and scores.METRICS[name].counts
 
 
 def _compared(
@@ -967,9 +964,9 @@ def _record(run: fluent.ActiveRun, job: Job, outcomes: Sequence[Sequence[Outcome
     run.log_text(json.dumps(done.report, indent=2, ensure_ascii=False), REPORT)
     for name, curve in done.curves.items():
         run.log_text(csv_text(curve.columns, curve.rows), f"{name}.csv")
-        picture = page.drawn(curve)
+        picture = page.standalone(curve)
         if picture:
-            run.log_text(page.file(picture), f"{name}.svg")
+            run.log_text(picture, f"{name}.svg")
     run.log_text(page.html(done.report, done.curves), PAGE)
     if job.request.scheme.method != "none":
         run.log_text(_folds_text(job), FOLDS)

@@ -18,6 +18,7 @@ from mlcli.models.loading import whole_uri
 from mlcli.rollouts import models, rolloutfile
 from mlcli.rollouts.rolloutfile import Rollout
 from mlcli.rollouts.steps import at_end, next_stop
+from mlcli.rollouts.words import Said, say, worded
 from mlcli.store.rollouts import ABORTED, DRAFT, PAUSED, PROMOTED, RUNNING, Model, RolloutRecord, Rollouts
 
 ROLLED_BACK = "rolled back"
@@ -132,10 +133,11 @@ def abort(
     rollout = spec_of(record)
     back = (1.0,) + (0.0,) * len(rollout.candidates)
     known = rollouts.models(record.key) or (None,) * len(rollout.arms)
+    names = [arm.name for arm in rollout.candidates]
     return rollouts.change(
         name, kind, expect=(DRAFT, RUNNING, PAUSED), state=ABORTED, weights=back, actor=actor, reason=reason,
         evidence=evidence, holder=holder,
-        also=lambda: _write_back(rollouts, rollout, known, kind, reason, [arm.name for arm in rollout.candidates]),
+        also=lambda: _write_back(rollouts, rollout, known, kind, reason, names, evidence),
     )  # fmt: skip
 
 
@@ -173,18 +175,19 @@ def promote(
         raise InvalidState(f"rollout {name!r} has no candidate {chosen!r}", hint=f"one of {', '.join(names)}")
     number = 1 + names.index(chosen)
     weights = tuple(float(arm == number) for arm in range(len(rollout.arms)))
+    said = say("handed-over", candidate=chosen)
 
     arms = _models(rollouts, record, rollout)
     winner = arms[number] or models.resolve(rollouts.store, rollout.arms[number].model)
 
     def hand_over() -> None:
         _switch_alias(rollouts, rollout, winner)
-        _write_back(rollouts, rollout, arms, "promoted", reason, [chosen])
+        _write_back(rollouts, rollout, arms, "promoted", reason, [chosen], evidence)
 
     expect = (RUNNING,) if holder else (RUNNING, PAUSED)
     return rollouts.change(
         name, "promoted", expect=expect, state=PROMOTED, weights=weights, actor=actor,
-        reason=reason or f"{chosen} answers everything", evidence=evidence, holder=holder, also=hand_over,
+        reason=reason or worded(said), evidence=evidence or {"said": said}, holder=holder, also=hand_over,
     )  # fmt: skip
 
 
@@ -196,13 +199,20 @@ def _switch_alias(rollouts: Rollouts, rollout: Rollout, candidate: Model) -> Non
 
 
 def _write_back(
-    rollouts: Rollouts, rollout: Rollout, arms: Sequence[Model | None], kind: str, reason: str, chosen: Sequence[str]
+    rollouts: Rollouts,
+    rollout: Rollout,
+    arms: Sequence[Model | None],
+    kind: str,
+    reason: str,
+    chosen: Sequence[str],
+    evidence: object,
 ) -> None:
     """Note on the candidates' versions what became of them."""
     for arm, model in zip(rollout.arms, arms, strict=True):
         if arm.name not in chosen or model is None or not model.name:
             continue
-        told = json.dumps({"verdict": kind, "reason": reason[:400], "time": int(time.time())}, sort_keys=True)
+        said = {"said": evidence["said"]} if isinstance(evidence, dict) and "said" in evidence else {}
+        told = json.dumps({"verdict": kind, "reason": reason[:400], **said, "time": int(time.time())}, sort_keys=True)
         try:
             rollouts.store.set_model_version_tag(model.name, model.version, f"{TAG}{rollout.name}", told)
         except MlcliError:  # the version is gone; the rollout ends all the same
@@ -218,9 +228,11 @@ def _models(rollouts: Rollouts, record: RolloutRecord, rollout: Rollout) -> Sequ
     return [had or now for had, now in zip(known, models.looked_up(rollouts.store, rollout), strict=True)]
 
 
-def publish(rollouts: Rollouts, name: str, weights: tuple[float, ...], *, holder: str, reason: str) -> RolloutRecord:
-    """New weights of a bandit."""
-    return rollouts.change(name, "weights", expect=(RUNNING,), weights=weights, reason=reason, holder=holder)
+def publish(rollouts: Rollouts, name: str, weights: tuple[float, ...], *, holder: str, said: Said) -> RolloutRecord:
+    """New weights of a bandit, and what they follow from."""
+    return rollouts.change(
+        name, "weights", expect=(RUNNING,), weights=weights, reason=worded(said), evidence={"said": said}, holder=holder
+    )
 
 
 def evidence_of(analysis: Any) -> dict[str, Any]:
@@ -230,6 +242,7 @@ def evidence_of(analysis: Any) -> dict[str, Any]:
         "verdict": verdict.verdict,
         "rule": verdict.rule,
         "reason": verdict.reason,
+        "said": verdict.said,
         "batch": analysis.moment.batch,
-        "gates": [gate._asdict() for gate in verdict.gates if gate.status != "pass"],
+        "gates": [gate.to_dictionary() for gate in verdict.gates if gate.status != "pass"],
     }

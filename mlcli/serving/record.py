@@ -16,7 +16,6 @@ import asyncio
 import json
 import threading
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -215,9 +214,13 @@ class Recorder:
             try:
                 if rollouts is None and (batch or outcomes):
                     rollouts = self._open()
-                if rollouts is not None:
-                    self._write(rollouts, batch, outcomes)
-                failed = None
+                if rollouts is not None and batch:
+                    self._write(rollouts, batch)
+                if batch is not None:
+                    self._tell(batch.waiting)
+                batch = failed = None  # what comes of outcomes is none of its business
+                if rollouts is not None and outcomes:
+                    self._keep_outcomes(rollouts, outcomes)
             except StoreUnavailable as error:
                 self.failures += 1
                 failed = batch
@@ -232,55 +235,52 @@ class Recorder:
                 self._wake.set()
                 continue
             except Exception as error:  # noqa: BLE001 - the last handler of a thread: what is wrong is left out, and it goes on
-                self._say(
-                    f"left out, for the store refuses it: {''.join(traceback.format_exception_only(error)).strip()}"
-                )
-                self._refuse(outcomes, error)
-                failed = batch if batch and (outcomes or batch.rows or batch.exposures or batch.notes) else None
+                self._say(f"left out, for the store refuses it: {_worded(error)}")
+                self._give_back(outcomes)
+                failed = batch if batch and (batch.rows or batch.exposures or batch.notes) else None
                 if failed is not None:
-                    self.shed += 0 if outcomes else failed.shed()  # what was wrong may have been an outcome
-                    self._wake.set()
-                    continue
-            if batch is not None:
-                self._tell(batch.waiting)
+                    self.shed += failed.shed()
+                self._wake.set()
+                continue
             with self._lock:
                 empty = not self._now and not self._outcomes
             if closing and empty:
                 break
-            if not empty and batch is not None and closing:
+            if closing:
                 self._wake.set()
         if rollouts is not None:
             rollouts.store.close()
 
-    def _write(
-        self,
-        rollouts: Rollouts,
-        batch: _Batch | None,
-        outcomes: list[_Given],
-    ) -> None:
-        durable = self.durability == ACK or bool(outcomes)
-        if not batch and not outcomes:
+    def _write(self, rollouts: Rollouts, batch: _Batch) -> None:
+        with rollouts.database.transaction(durable=self.durability == ACK):
+            duplicates = rollouts.record(
+                self._key,
+                [self._prediction(row) for row in batch.rows],
+                batch.exposures,
+                [
+                    Counter(role, arm, version, minute, n, errors, shed, dropped, latency.write(histogram))
+                    for (role, arm, version, minute), (n, errors, shed, dropped, histogram) in batch.counts.items()
+                ],
+            )
+            for kind, reason in batch.notes:
+                rollouts.note(self._name, kind, actor="gateway", reason=reason)
+        self.duplicates += duplicates
+        self.written += len(batch.rows)
+
+    def _keep_outcomes(self, rollouts: Rollouts, outcomes: list[_Given]) -> None:
+        """Keep what several callers brought, in one transaction; if that cannot be, each by itself."""
+        try:
+            with rollouts.database.transaction():
+                counted = [rollouts.feedback(self._key, given) for given, _ in outcomes]
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - as above: one of them is wrong, and the others are kept
+            if len(outcomes) == 1:
+                self._refuse(outcomes, error)
+                return
+            for one in outcomes:
+                self._keep_outcomes(rollouts, [one])
             return
-        counted = []
-        with rollouts.database.transaction(durable=durable):
-            duplicates = 0
-            if batch:
-                duplicates = rollouts.record(
-                    self._key,
-                    [self._prediction(row) for row in batch.rows],
-                    batch.exposures,
-                    [
-                        Counter(role, arm, version, minute, n, errors, shed, dropped, latency.write(histogram))
-                        for (role, arm, version, minute), (n, errors, shed, dropped, histogram) in batch.counts.items()
-                    ],
-                )
-                for kind, reason in batch.notes:
-                    rollouts.note(self._name, kind, actor="gateway", reason=reason)
-            for given, _ in outcomes:
-                counted.append(rollouts.feedback(self._key, given))
-        if batch:
-            self.duplicates += duplicates
-            self.written += len(batch.rows)
         for (_, future), found in zip(outcomes, counted, strict=True):
             self._loop.call_soon_threadsafe(_resolve, future, found)
 
@@ -316,6 +316,10 @@ class Recorder:
     def _tell(self, waiting: list[asyncio.Future[None]]) -> None:
         if waiting:
             self._loop.call_soon_threadsafe(_resolve_all, waiting)
+
+
+def _worded(error: Exception) -> str:
+    return error.message if isinstance(error, MlcliError) else f"{type(error).__name__}: {error}"
 
 
 def _counter(batch: _Batch, role: str, arm: int, version: int, ns: int) -> list[Any]:

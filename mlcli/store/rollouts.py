@@ -170,9 +170,11 @@ class Rollouts:
     def __init__(self, store: Any) -> None:
         database = getattr(store, "database", None)
         if database is None:
+            url = getattr(store, "uri", "")  # without credentials
             raise InvalidInput(
-                "rollouts are kept in a store, not behind a tracking server",
-                hint="name the store's folder: mlcli --tracking-uri ./mlruns rollouts ...",
+                f"rollouts are kept in a store, not behind a tracking server{f': {url}' if url else ''}",
+                hint=f"look at them, pause, promote and abort them at {url or 'its page'}/rollouts; other commands are given where"
+                " the store is: mlcli --tracking-uri ./mlruns rollouts ...",
             )
         self.store = store
         self.database: Database = database
@@ -342,11 +344,11 @@ class Rollouts:
             },
         )  # fmt: skip
 
-    def note(self, name: str, kind: str, *, actor: str, reason: str) -> None:
+    def note(self, name: str, kind: str, *, actor: str, reason: str, evidence: object = None) -> None:
         """Keep an event that changes nothing by itself, such as the death of a worker."""
         with self.database.transaction():
             found = self.get(name)
-            self._event(found.key, time.time_ns(), kind, found.state, actor, reason, None)
+            self._event(found.key, time.time_ns(), kind, found.state, actor, reason, evidence)
 
     def _newest_ns(self, table: str, key: int) -> int:
         row = self.database.one(f"SELECT COALESCE(MAX(ns), 0) FROM {table} WHERE rollout = :key", {"key": key})
@@ -737,6 +739,16 @@ class Rollouts:
             " JOIN predictions s ON s.rollout = l.rollout AND s.request_id = l.request_id AND s.role = 'shadow'"
             " WHERE l.rollout = :key AND l.role = 'live' AND +l.batch <= :batch AND +s.batch <= :batch",
             {"key": key, "batch": batch},
+        )
+
+    def labels(self, key: int, batch: int, outcome: str) -> List[Tuple[int, float, float, int]]:
+        """(arm, what it predicted, what came true, how often), of a shadow's answers too."""
+        return self.database.query(
+            "SELECT p.arm, p.score, o.value, COUNT(*) FROM outcomes o"
+            " JOIN predictions p ON p.rollout = o.rollout AND p.request_id = o.request_id"
+            " WHERE o.rollout = :key AND o.key = :outcome AND +o.batch <= :batch AND +p.batch <= :batch"
+            " AND p.score IS NOT NULL AND p.error = '' GROUP BY p.arm, p.score, o.value ORDER BY p.arm, p.score, o.value",
+            {"key": key, "batch": batch, "outcome": outcome},
         )
 
     def count_pairs(self, key: int, batch: int, versions: Tuple[int, int]) -> int:
