@@ -178,10 +178,9 @@ def promote(
     said = say("handed-over", candidate=chosen)
 
     arms = _models(rollouts, record, rollout)
-    winner = arms[number] or models.resolve(rollouts.store, rollout.arms[number].model)
 
     def hand_over() -> None:
-        _switch_alias(rollouts, rollout, winner)
+        _switch_alias(rollouts, rollout, arms, number)
         _write_back(rollouts, rollout, arms, "promoted", reason, [chosen], evidence)
 
     expect = (RUNNING,) if holder else (RUNNING, PAUSED)
@@ -191,10 +190,13 @@ def promote(
     )  # fmt: skip
 
 
-def _switch_alias(rollouts: Rollouts, rollout: Rollout, candidate: Model) -> None:
+def _switch_alias(rollouts: Rollouts, rollout: Rollout, arms: Sequence[Model | None], number: int) -> None:
     """Let control's alias name the candidate's version, where both are of one registered model."""
     alias = _ALIAS.fullmatch(whole_uri(rollout.control.model))
-    if alias and alias[1] == candidate.name:
+    if alias is None:
+        return
+    candidate = arms[number] or models.resolve(rollouts.store, rollout.arms[number].model)
+    if alias[1] == candidate.name:
         rollouts.store.set_registered_model_alias(alias[1], alias[2], candidate.version)
 
 
