@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, List, Optional
 import typer
 
 from mlcli.cli import options, render
-from mlcli.errors import InvalidInput, ModelError
+from mlcli.errors import InvalidInput, MlcliError, ModelError
 
 if TYPE_CHECKING:
+    from mlcli.cli.served_rollout import Plan
     from mlcli.serving.image import Context
     from mlcli.serving.launch import Environment, Launch, Served
     from mlcli.serving.loadtest import Report
@@ -160,16 +161,13 @@ def serve(
         "batch_seconds": max_batch_time / 1000,
     }
     launch = _launch(served, manager, workers=workers, **settings)
-    candidates: list[Launch] = []
+    candidates: list[Launch | str] = []
     if plan:
         launch = launch._replace(name=plan.rollout.endpoint)
-        candidates = [
-            _launch(one, manager, workers=workers, **settings)._replace(name=plan.rollout.endpoint)
-            for one in plan.candidates
-        ]
+        candidates = [_candidate(plan, one, manager, workers=workers, **settings) for one in plan.candidates]
     # The workers import for most of a second; meanwhile we do.
     started = [launch.start() for _ in range(workers)]
-    others = [[one.start() for _ in range(workers)] for one in candidates]
+    others = [[] if isinstance(one, str) else [one.start() for _ in range(workers)] for one in candidates]
     from mlcli.server.run import bind
     from mlcli.server.security import Auth, Doors, is_loopback, token_from
     from mlcli.serving.app import Gateway
@@ -219,7 +217,7 @@ def serve(
     def gateway(pool: Pool) -> Gateway:
         if plan is None:
             return Gateway(pool, doors=doors, auth=auth, max_body=body)
-        policy = plan.policy(pool, candidates, others, workers=workers, timeout=timeout)
+        policy = plan.policy(pool, launch, candidates, others, workers=workers, timeout=timeout)
         return Gateway(pool, doors=doors, auth=auth, max_body=body, policy=policy, more=tuple(policy.pools[1:]))
 
     follow = Follow(current, lambda: _launch(find(served.uri), manager, workers=workers, **settings))
@@ -244,7 +242,20 @@ def _launch(served: Served, manager: str | None, *, workers: int = 1, **settings
         share = str(max(1, (os.cpu_count() or 1) // workers))
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             environ.setdefault(name, share)
-    return Launch(served.folder, served.name, served.version, found.python, environ, **settings)
+    made = Launch(served.folder, served.name, served.version, found.python, environ, **settings)
+    return made._replace(digest=served.digest, only_digest=served.only_digest)
+
+
+def _candidate(plan: Plan, served: Served | str, manager: str | None, **settings: Any) -> Launch | str:
+    """What a candidate's workers are started with, or why there can be none: then control answers alone."""
+    if isinstance(served, str):
+        return served
+    try:
+        return _launch(served, manager, **settings)._replace(name=plan.rollout.endpoint)
+    except MlcliError as error:
+        if not plan.goes_on:
+            raise
+        return error.message
 
 
 def _environment(served: Served, manager: str | None) -> Environment:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import Any, Dict, NamedTuple, Optional, Sequence
 
 from mlcli import locks
-from mlcli.artifacts import LocalArtifacts, download, locate
+from mlcli.artifacts import LocalArtifacts, download, locate, parse_runs_uri
 from mlcli.errors import ModelError, NotFound
 from mlcli.models import mlmodel, trust
+
+_NAMED = re.compile(r"[^/:@?.~\\][^/:@?\\]*(?:@[^/:?]+|/(?:\d+|latest)|\?.+)\Z", re.DOTALL)
 
 
 class Found(NamedTuple):
@@ -41,13 +44,25 @@ class Found(NamedTuple):
 
 
 def find(model_uri: str, *, trust_it: bool = False, dst_path: Optional[str] = None) -> Found:
-    """Find the files of a model, fetched if they are on a server, and check them against the digests in its MLmodel."""
+    """Find the files of a model, fetched if they are on a server, and check them against the digests in its MLmodel.
+
+    ``trust_it`` lets the model run code; it does not say that its files are whole, so they are checked all the same.
+    """
     found = look(model_uri, dst_path=dst_path)
-    if trust_it:
-        return found._replace(grant="trust=True")
-    if found.grant is None:  # what is trusted as it is may also have been changed on purpose
+    if found.grant is None:  # whose digest was noted may have been changed on purpose
         mlmodel.check_digests(found.folder, found.content)
-    return found
+    return found._replace(grant="trust=True") if trust_it else found
+
+
+def check(folder: str, digest: str, *, only: bool = False) -> None:
+    """Raise ModelError unless the files in ``folder`` are those of the ``digest`` on record, or (but for ``only``) trusted as they are."""
+    found = mlmodel.tree_digest(folder)
+    if found != digest and (only or trust.grant(folder) is None):
+        raise ModelError(
+            f"{folder} is not the model on record: its digest is {found[:19]}..., not {digest[:19]}...",
+            hint="put the files back, or log and register it anew"
+            + ("" if only else "; if you changed them on purpose: `mlcli models trust add`"),
+        )
 
 
 def look(model_uri: str, *, dst_path: Optional[str] = None) -> Found:
@@ -61,6 +76,17 @@ def look(model_uri: str, *, dst_path: Optional[str] = None) -> Found:
     if not os.path.isdir(folder):
         raise NotFound(f"there is no model at {model_uri}", hint=f"{folder} is not a folder")
     return Found(model_uri, folder, mlmodel.read(folder), trust.grant(folder))
+
+
+def whole_uri(uri: str) -> str:
+    """The URI that a short name of a model stands for; any other stays as it is."""
+    if _NAMED.match(uri) and not os.path.exists(uri):
+        return f"models:/{uri}"
+    if uri.startswith("runs:") and not parse_runs_uri(uri)[1]:
+        from mlcli.registry import uri_of_only_model
+
+        return uri_of_only_model(uri)
+    return uri
 
 
 def bring_code(found: Found, code: Any) -> None:

@@ -229,7 +229,7 @@ def check_digests(folder: str, content: Mapping[str, Any]) -> None:
             )
 
 
-_DAMAGED = "get it again from where it was logged; if it is damaged there too, log the model again"
+_DAMAGED = "get it again from where it was logged; if it was changed on purpose: `mlcli models trust add`"
 
 
 def noted_digests(content: Mapping[str, Any]) -> Dict[str, str]:

@@ -569,13 +569,20 @@ def main(arguments: Sequence[str]) -> int:
     link.answer(0, 200, json.dumps(told, default=str).encode())
     if job.get("file"):
         return _file_job(link, predictor, File(**job["file"]))
-    return _serve(link, predictor, job.get("batch_size", 1), job.get("batch_seconds", 0.0))
+    try:
+        return _serve(link, predictor, job.get("batch_size", 1), job.get("batch_seconds", 0.0))
+    except ConnectionError:  # who asked is gone
+        return 0
 
 
 def _loaded(job: Mapping[str, Any]) -> Predictor:
     from mlcli.models.pyfunc import load_model
 
     _import_later("pandas")
+    if job.get("digest"):
+        from mlcli.models import loading
+
+        loading.check(job["model"], job["digest"], only=job.get("only_digest", False))
     model = load_model(job["model"], trust=job.get("trust", False))
     predictor = Predictor(model, job.get("name", ""), job.get("version", ""))
     if not predictor.by_array and predictor.schema is not None and not predictor.schema.tensors:
