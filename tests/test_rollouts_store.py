@@ -243,6 +243,17 @@ def test_a_better_candidate_is_promoted_with_the_alias_and_it_is_written_on_its_
     assert "conversion" in told["reason"]
 
 
+def test_an_alias_that_was_moved_meanwhile_is_not_taken_back_by_a_promotion(rollouts):
+    registered(rollouts, versions=3)
+    started(rollouts, text())
+    rollouts.store.set_registered_model_alias("churn", "champion", "3")
+    record = lifecycle.promote(rollouts, "demo")
+    assert record.state == "promoted"
+    assert rollouts.store.get_model_version_by_alias("churn", "champion").version == "3"
+    told = [event.reason for event in rollouts.events(record.key) if event.kind == lifecycle.ALIAS_KEPT]
+    assert told == ["churn@champion was moved to version 3 meanwhile, which was not compared with: it stays there"]
+
+
 def test_a_promotion_whose_alias_cannot_be_switched_does_not_happen(rollouts):
     registered(rollouts, versions=1)
     started(rollouts, text())

@@ -158,6 +158,10 @@ def evaluate(
     each test row) or its metrics. The evaluation is a run with its scores, intervals and a report.
 
     Exits with 1 when a threshold is not reached.
+
+    Scored as it is:  mlcli evaluate models:/wine/1 --data test.csv --target label
+
+    Five times anew:  mlcli evaluate models:/wine/2 --data all.csv --target label --method kfold --baseline models:/wine/1
     """
     given = dict(locals())
     from mlcli.evaluation import learners, offline, page, words

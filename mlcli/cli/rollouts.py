@@ -281,7 +281,10 @@ def promote(
         else:
             now = lifecycle.advance(rollouts, name, actor=lifecycle.by_hand(), reason=reason)
         weights = _weights(rollouts, now)
+        kept = [event.reason for event in rollouts.events(now.key) if event.kind == lifecycle.ALIAS_KEPT]
     render.success(f"rollout {name!r} is {now.state}: {weights}")
+    for told in kept:
+        render.warn(told)
 
 
 @app.command()

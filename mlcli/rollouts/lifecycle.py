@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from mlcli.errors import InvalidState, MlcliError
+from mlcli.errors import InvalidState, MlcliError, NotFound
 from mlcli.models.loading import whole_uri
 from mlcli.rollouts import models, rolloutfile
 from mlcli.rollouts.rolloutfile import Rollout
@@ -22,6 +22,7 @@ from mlcli.rollouts.words import Said, say, worded
 from mlcli.store.rollouts import ABORTED, DRAFT, PAUSED, PROMOTED, RUNNING, Model, RolloutRecord, Rollouts
 
 ROLLED_BACK = "rolled back"
+ALIAS_KEPT = "alias-kept"
 TAG = "mlcli.rollout."  # of model versions: what a rollout made of them
 _ALIAS = re.compile(r"models:/([^/@]+)@([^/@]+)")
 
@@ -180,7 +181,7 @@ def promote(
     arms = _models(rollouts, record, rollout)
 
     def hand_over() -> None:
-        _switch_alias(rollouts, rollout, arms, number)
+        _switch_alias(rollouts, name, rollout, arms, number, actor)
         _write_back(rollouts, rollout, arms, "promoted", reason, [chosen], evidence)
 
     expect = (RUNNING,) if holder else (RUNNING, PAUSED)
@@ -190,14 +191,29 @@ def promote(
     )  # fmt: skip
 
 
-def _switch_alias(rollouts: Rollouts, rollout: Rollout, arms: Sequence[Model | None], number: int) -> None:
-    """Let control's alias name the candidate's version, where both are of one registered model."""
+def _switch_alias(
+    rollouts: Rollouts, name: str, rollout: Rollout, arms: Sequence[Model | None], number: int, actor: str
+) -> None:
+    """Let control's alias name the candidate's version, where both are of one registered model.
+
+    An alias that somebody moved meanwhile names a version that was not compared with: it stays there, and that is told.
+    """
     alias = _ALIAS.fullmatch(whole_uri(rollout.control.model))
     if alias is None:
         return
     candidate = arms[number] or models.resolve(rollouts.store, rollout.arms[number].model)
-    if alias[1] == candidate.name:
+    if alias[1] != candidate.name:
+        return
+    try:
+        named = rollouts.store.get_model_version_by_alias(alias[1], alias[2]).version
+    except NotFound:
+        named = ""
+    control = arms[0]
+    if control is None or named in (control.version, candidate.version, ""):
         rollouts.store.set_registered_model_alias(alias[1], alias[2], candidate.version)
+        return
+    said = say("alias-kept", alias=f"{alias[1]}@{alias[2]}", version=named)
+    rollouts.note(name, ALIAS_KEPT, actor=actor, reason=worded(said), evidence={"said": said})
 
 
 def _write_back(
