@@ -159,9 +159,9 @@ def evaluate(
 
     Exits with 1 when a threshold is not reached.
 
-    Scored as it is:  mlcli evaluate models:/wine/1 --data test.csv --target label
+    For example:
 
-    Five times anew:  mlcli evaluate models:/wine/2 --data all.csv --target label --method kfold --baseline models:/wine/1
+    mlcli evaluate models:/wine/2 --data all.csv --target label --method kfold
     """
     given = dict(locals())
     from mlcli.evaluation import learners, offline, page, words
