@@ -188,6 +188,22 @@ def test_intervals_are_by_the_method_that_fits_the_score(cancer):
     assert all(bounds.low <= values[name] <= bounds.high for name, bounds in found.items())
 
 
+def test_a_calibration_error_has_no_interval_because_resamples_of_an_honest_model_look_less_honest():
+    """Probabilities that are the truth have a calibration error of 0, and no bootstrap says so."""
+    misses = 0
+    for seed in range(20):
+        generator = np.random.default_rng(seed)
+        told = generator.uniform(0.05, 0.95, 300)
+        truth = (generator.uniform(size=300) < told).astype(int)
+        answers = scores.of_classes(truth, told > 0.5, np.column_stack([1 - told, told]), [0, 1])
+        name = "expected_calibration_error"
+        assert name not in scores.intervals(answers, scores.score(answers, [name]))
+        assert name not in scores.compare(answers, answers, [name])
+        replicates, _ = scores.resampled([answers], [name], Resampling(size=200))
+        misses += np.percentile(replicates[0][name], 2.5) > 0.02
+    assert misses >= 18
+
+
 def test_rows_in_groups_have_wider_intervals_than_rows_on_their_own():
     """Ten copies of forty rows are forty rows."""
     generator = np.random.default_rng(0)
@@ -261,25 +277,22 @@ def test_several_classes_have_a_curve_each_and_their_own_table():
     assert [row[:2] for row in found["per_class_metrics"].rows] == [(0, 13), (1, 13), (2, 12)]
 
 
-def test_the_calibration_error_has_no_interval_and_no_test_because_resamples_look_worse_calibrated():
-    """Its resamples all but exclude the value itself; log loss and Brier score tell of the same without that."""
-    name, generator = "expected_calibration_error", np.random.default_rng(0)
-    told = generator.uniform(size=500)
-    truth = (generator.uniform(size=500) < told).astype(int)
-    honest = scores.of_classes(truth, (told > 0.5).astype(int), np.column_stack([1 - told, told]), [0, 1])
-    replicates = scores.resampled([honest], [name], Resampling(size=200))[0][0][name]
-    assert (replicates > scores.score(honest)[name]).mean() > 0.9
-    assert name not in scores.intervals(honest, scores.score(honest), resampling=Resampling(size=50))
-    assert name not in scores.compare(honest, honest, [name], resampling=Resampling(size=50))
+def test_a_calibration_error_has_a_value_and_no_interval_that_might_miss_it():
+    generator = np.random.default_rng(8)
+    told = generator.random(100)
+    truth = (generator.random(100) < told).astype(int)
+    answers = scores.of_classes(truth, (told > 0.5).astype(int), np.c_[1 - told, told])
+    values = scores.score(answers)
+    assert "expected_calibration_error" in values
+    assert "expected_calibration_error" not in scores.intervals(answers, values)
 
 
 def test_few_rows_that_one_of_two_models_has_right_make_no_score_better():
-    """Five are too few for McNemar (p .0625), and so they are for what resamples them."""
+    """Five are too few for McNemar (p .0625), and so they are for what resamples them among many that differ in nothing."""
     truth = np.arange(60) % 2
     said = np.where(np.arange(60) < 5, 1 - truth, truth)
-    found = scores.compare(
-        scores.of_classes(truth, truth), scores.of_classes(truth, said), ["accuracy_score", "f1_score"]
-    )
+    one, other = scores.of_classes(truth, truth), scores.of_classes(truth, said)
+    found = scores.compare(one, other, ["accuracy_score", "f1_score", "recall_score"])
     assert all(one.p_value >= 0.0625 for one in found.values())
-    tiny = [scores.of_classes([0, 1, 1], [0, 1, 1], [[p, 1 - p], [1 - p, p], [1 - p, p]], [0, 1]) for p in (0.9, 0.6)]
-    assert scores.compare(*tiny, ["log_loss"])["log_loss"].p_value >= 0.25
+    groups = np.arange(60) % 5  # five groups that each have such a row
+    assert scores.compare(one, other, ["f1_score"], resampling=Resampling(groups=groups))["f1_score"].p_value >= 0.0625

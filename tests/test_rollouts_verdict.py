@@ -170,8 +170,9 @@ def test_rewards_that_moved_traffic_do_not_bias_the_effect():
 
 
 @each_seed
-def test_a_rollout_of_the_same_model_is_seldom_decided(seed):
+def test_a_rollout_of_the_same_model_is_seldom_decided(seed, measured):
     found = simulate(rollout(), Truth(0.2, 0.0), reps=30, units=4_000, every=250, seed=seed)
+    measured("decided", found.share("PROMOTE") + found.share("ROLLBACK"))
     assert found.share("PROMOTE") + found.share("ROLLBACK") <= most(0.06, 30)
 
 
@@ -201,18 +202,24 @@ def test_a_bandit_of_equal_arms_is_seldom_decided(seed):
 
 @pytest.mark.slow
 @each_seed
-def test_watched_for_long_the_same_model_keeps_the_promised_rate(seed):
+def test_watched_for_long_the_same_model_keeps_the_promised_rate(seed, measured):
     for strategy in (AB, CANARY):
         found = simulate(rollout(strategy), Truth(0.05, 0.0), reps=60, units=6_000, every=300, seed=seed)
+        measured(
+            f"PROMOTE, ROLLBACK of the same model ({strategy.split(':')[0].strip()})",
+            [found.share("PROMOTE"), found.share("ROLLBACK")],
+        )
         assert found.share("PROMOTE") <= most(0.05, 60)
         assert found.share("ROLLBACK") <= most(0.01, 60)
 
 
 @each_seed
-def test_a_plan_has_the_power_it_says(seed):
+def test_a_plan_has_the_power_it_says(seed, measured):
     n = proportion_size(0.2, 0.25)
     assert n == pytest.approx(1093.739, abs=1e-3)
-    assert 0.77 <= fixed_power(0.2, 0.25, round(n), reps=4_000, seed=seed) <= 0.83
+    power = fixed_power(0.2, 0.25, round(n), reps=4_000, seed=seed)
+    measured("power played out, of .80 planned", power)
+    assert 0.77 <= power <= 0.83
 
 
 def test_a_plan_needs_more_units_when_it_is_watched():

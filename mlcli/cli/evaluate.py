@@ -158,6 +158,10 @@ def evaluate(
     each test row) or its metrics. The evaluation is a run with its scores, intervals and a report.
 
     Exits with 1 when a threshold is not reached.
+
+    For example:
+
+    mlcli evaluate models:/wine/2 --data all.csv --target label --method kfold
     """
     given = dict(locals())
     from mlcli.evaluation import learners, offline, page, words
@@ -209,7 +213,7 @@ class _Progress:
         if self._start is None:
             self._start, self._before = now, done
             if done:
-                render.note(f"{done} of {total} folds were done before")
+                render.note(f"{done} of {total} folds {'was' if done == 1 else 'were'} done before")
         if now - self._start < 0.3 or not render.on_terminal(sys.stderr) or os.environ.get("TERM") == "dumb":
             return
         fresh = done - self._before

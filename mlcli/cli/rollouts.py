@@ -15,7 +15,7 @@ from mlcli.store import open_store
 from mlcli.store.rollouts import Rollouts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from mlcli.rollouts.observe import Analysis
     from mlcli.rollouts.simulation import Simulated
@@ -83,8 +83,10 @@ def lint(
 def create(file: File, as_json: options.Json = False) -> None:
     """Keep a rollout as a draft: nothing happens to traffic yet."""
     with open_store() as store:
-        made = _created(Rollouts(store), file)
-    render.emit_json(_object(made)) if as_json else render.success(
+        rollouts = Rollouts(store)
+        made = _created(rollouts, file)
+        told = _object(rollouts, made)
+    render.emit_json(told) if as_json else render.success(
         f"rollout {made.name!r} is a draft; `mlcli models serve --rollout {made.name}` serves it,"
         f" `mlcli rollouts start {made.name}` begins"
     )
@@ -133,8 +135,10 @@ def start(
         if file is not None:
             name = _created(rollouts, file).name
         started = lifecycle.start(rollouts, str(name), actor=lifecycle.by_hand())
-        weights = _weights(rollouts, started)
-    render.emit_json(_object(started)) if as_json else render.success(
+        weights, told = _weights(rollouts, started), _object(rollouts, started)
+        for text in lifecycle.moved(rollouts, started):
+            render.warn(text)
+    render.emit_json(told) if as_json else render.success(
         f"rollout {started.name!r} is running: {weights}; `mlcli rollouts status {started.name} --watch` follows it"
     )
 
@@ -148,14 +152,15 @@ def list_(as_json: options.Json = False) -> None:
     with open_store(create=False) as store:
         rollouts = Rollouts(store)
         found = rollouts.list()
-        rows = [{**_object(record), "weights": _weights(rollouts, record)} for record in found]
+        objects = [_object(rollouts, record) for record in found]
+        rows = [{**one, "weights": _weights(rollouts, record)} for one, record in zip(objects, found, strict=True)]
     for row in rows:
         row["candidates"] = ", ".join(arm["model"] for arm in row["arms"][1:])
     render.records(
         rows,
         _COLUMNS,
         as_json=as_json,
-        objects=[_object(record) for record in found],
+        objects=objects,
         empty="there is no rollout; `mlcli rollouts create -f rollout.yaml` makes one",
     )
 
@@ -168,8 +173,9 @@ def get(name: Name, as_json: options.Json = False) -> None:
         record = rollouts.get(name)
         events = rollouts.events(record.key)
         weights = rollouts.weights(record.key)
+        shown = _object(rollouts, record)
     told = {
-        **_object(record),
+        **shown,
         "spec": record.spec,
         "weights": [one._asdict() for one in weights],
         "events": [event._asdict() for event in events],
@@ -182,7 +188,7 @@ def get(name: Name, as_json: options.Json = False) -> None:
             ("name", record.name),
             ("state", f"{record.state}{', invalid' if record.invalid else ''}"),
             ("strategy", told["strategy"]),
-            *((f"arm.{arm['name']}", arm["model"]) for arm in told["arms"]),
+            *((f"arm.{arm['name']}", _is(arm)) for arm in told["arms"]),
             ("weights", _shares(told["arms"], weights[-1].weights) if weights else None),
             ("created", _time(record.created_ns)),
             ("started", _time(record.started_ns)),
@@ -275,7 +281,10 @@ def promote(
         else:
             now = lifecycle.advance(rollouts, name, actor=lifecycle.by_hand(), reason=reason)
         weights = _weights(rollouts, now)
+        kept = [event.reason for event in rollouts.events(now.key) if event.kind == lifecycle.ALIAS_KEPT]
     render.success(f"rollout {name!r} is {now.state}: {weights}")
+    for told in kept:
+        render.warn(told)
 
 
 @app.command()
@@ -402,6 +411,7 @@ def assign(
     from mlcli.rollouts.assignment import bucket
     from mlcli.rollouts.lifecycle import spec_of
     from mlcli.serving.rollout import Assigner, force_of
+    from mlcli.store.rollouts import unit_of
 
     with open_store(create=False) as store:
         rollouts = Rollouts(store)
@@ -411,7 +421,7 @@ def assign(
         assigner.force = force_of(rollout, *rollouts.in_force(record.key))
         rows = []
         for unit in units:
-            found = assigner.decide(unit, unit)
+            found = assigner.decide(unit_of(unit), unit)
             owned = assigner.force.owned[found.arm] if found.role == "live" else None
             rows.append(
                 {
@@ -534,6 +544,7 @@ def feedback(
 ) -> None:
     """Bring outcomes in from a file; each counts once, however often it is brought."""
     import secrets
+    from itertools import islice
 
     from mlcli.store.rollouts import outcome_of
 
@@ -545,13 +556,19 @@ def feedback(
         except InvalidInput as error:
             raise InvalidInput(f"{file}:{line}: {error.message}", hint=error.hint) from None
 
-    outcomes = [made(line, given) for line, given in _outcomes(file)]
+    outcomes: Iterable[Outcome] = (made(line, given) for line, given in _outcomes(file))
+    if os.path.isfile(file):
+        for _ in outcomes:  # all is looked at before anything is kept
+            pass
+        outcomes = (made(line, given) for line, given in _outcomes(file))
+    else:  # a pipe is read once
+        outcomes = iter(list(outcomes))
     with open_store() as store:
         rollouts = Rollouts(store)
         key = rollouts.get(name).key
         accepted = duplicate = 0
-        for first in range(0, len(outcomes), 10_000):
-            new, old = rollouts.feedback(key, outcomes[first : first + 10_000])
+        while part := list(islice(outcomes, 10_000)):
+            new, old = rollouts.feedback(key, part)
             accepted, duplicate = accepted + new, duplicate + old
     if as_json:
         render.emit_json({"accepted": accepted, "duplicate": duplicate})
@@ -594,8 +611,9 @@ def _outcomes(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
 # --- shared
 
 
-def _object(record: RolloutRecord) -> dict[str, Any]:
+def _object(rollouts: Rollouts, record: RolloutRecord) -> dict[str, Any]:
     from mlcli.rollouts.lifecycle import spec_of
+    from mlcli.rollouts.models import described
 
     rollout = spec_of(record)
     return {
@@ -605,16 +623,22 @@ def _object(record: RolloutRecord) -> dict[str, Any]:
         "strategy": rollout.strategy,
         "step": record.step,
         "version": record.version,
-        "arms": [arm._asdict() for arm in rollout.arms],
+        "arms": described(rollout, rollouts.models(record.key)),
         "created_ns": record.created_ns,
         "started_ns": record.started_ns,
         "ended_ns": record.ended_ns,
     }
 
 
+def _is(arm: dict[str, Any]) -> str:
+    """The model of an arm, and by what name the file has it."""
+    named = "" if arm["uri"] == arm["model"] else f" (in the file: {arm['uri']})"
+    return f"{arm['model']}{named}"
+
+
 def _weights(rollouts: Rollouts, record: RolloutRecord) -> str:
     _, weights = rollouts.in_force(record.key)
-    return _shares(_object(record)["arms"], weights.weights) if weights else ""
+    return _shares(_object(rollouts, record)["arms"], weights.weights) if weights else ""
 
 
 def _shares(arms: list[dict[str, str]], weights: Any) -> str:

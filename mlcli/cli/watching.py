@@ -151,8 +151,8 @@ def of_many(seen: Sequence[Seen], width: int, now: int) -> list[str]:
         )
         if key in moving:
             columns += [
-                render.Column(f"{key} course", " ", optional=3 + 3 * place),
-                render.Column(f"{key} best", "BEST", show=render.number, right=True, optional=4 + 3 * place),
+                render.Column(f"{key} course", "COURSE", optional=4 + 3 * place),
+                render.Column(f"{key} best", "BEST", show=render.number, right=True, optional=3 + 3 * place),
             ]
     return render.table(rows, columns, width)
 

@@ -56,6 +56,9 @@ METRICS: Dict[str, Metric] = {
     "mean_on_target": Metric(True, "numbers", counts=True),
     "example_count": Metric(True, "any", counts=True),
 }
+# Of what was not seen a maximum knows nothing, and resamples of an honest model look less calibrated than it is: what a
+# bootstrap of either tells is not where the truth is.
+NOT_RESAMPLED = ("max_error", "expected_calibration_error")
 INFINITE = float("inf")
 PRIMARY = {CLASSIFIER: "accuracy_score", REGRESSOR: "r2_score"}
 
@@ -175,6 +178,11 @@ def _applies(metric: Metric, answers: Answers) -> bool:
     if metric.needs == "ranks":
         return answers.probability is not None or answers.rank is not None
     return True
+
+
+def inferred(name: str) -> bool:
+    """Whether there is an interval, and a test, for that score."""
+    return name not in NOT_RESAMPLED and not (name in METRICS and METRICS[name].counts)
 
 
 def within(name: str, bounds: Interval) -> Interval:
@@ -394,7 +402,6 @@ class Resampling(NamedTuple):
 
 
 ROWS = Resampling()
-BIASED = ("max_error", "expected_calibration_error")  # resamples of rows are off to one side of them
 
 
 def intervals(
@@ -409,15 +416,14 @@ def intervals(
     """An interval for each score of a model that was not fitted on these rows.
 
     ``auto`` takes Wilson's for shares, DeLong's for the AUC, BCa for anything else; where rows come in groups,
-    all by resampling groups. A maximum has none: what was not seen may be as large as it likes. Nor has the calibration
-    error: each resample looks worse calibrated than its rows are, so that its interval may miss the value itself.
+    all by resampling groups. A maximum and a calibration error have none.
     """
     found: Dict[str, Interval] = {}
     if kind == "none" or len(answers.truth) < 2:
         return found
     left = []
     for name in values:
-        if name in METRICS and (METRICS[name].counts or name in BIASED):
+        if not inferred(name):
             continue
         bounds = None if resampling.groups is not None else _closed(answers, name, kind, level)
         if bounds is None:
@@ -543,7 +549,7 @@ def compare(
     left = []
     ranked = answers.rank is not None and baseline.rank is not None and answers.classes == baseline.classes
     for name in wanted:
-        if name in METRICS and (METRICS[name].counts or name in BIASED):
+        if not inferred(name):
             continue
         if resampling.groups is None and name == "accuracy_score" and test in ("auto", "mcnemar"):
             right = [one.truth == one.predicted for one in (answers, baseline)]
@@ -569,24 +575,18 @@ def compare(
             replicates[0][name] - replicates[1][name],
             left_out[0][name] - left_out[1][name],
             level,
-            apart=_apart(answers, baseline, name, resampling.groups),
+            _apart(answers, baseline, name, resampling.groups),
         )
     return {name: found[name] for name in wanted if name in found}
 
 
-def _apart(answers: Answers, baseline: Answers, name: str, groups: Any) -> int:
-    """The number of rows, or of groups with such a row, for which two models say something else."""
+def _apart(answers: Answers, baseline: Answers, name: str, groups: Any) -> int | None:
+    """The number of rows, or of groups with such a row, that two models give other labels; None where labels are not all."""
     import numpy as np
 
+    if answers.classes is None or (name in METRICS and METRICS[name].needs != "labels"):
+        return None
     differ = answers.predicted != baseline.predicted
-    if name in METRICS and METRICS[name].needs != "labels":
-        for one, other in ((answers.probability, baseline.probability), (answers.margin, baseline.margin)):
-            if one is not None and other is not None:
-                differ = differ | (
-                    (one != other).reshape(len(differ), -1).any(axis=1) if one.shape == other.shape else True
-                )
-            elif one is not None or other is not None:
-                differ = np.ones(len(differ), bool)
     return int(differ.sum()) if groups is None else len(np.unique(np.asarray(groups)[differ]))
 
 

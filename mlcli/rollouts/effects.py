@@ -144,8 +144,8 @@ def _welch(control: tuple[int, float, float], candidate: tuple[int, float, float
     (na, a, spread_a), (nb, b, spread_b) = control, candidate
     va, vb = spread_a / na, spread_b / nb
     difference, se = b - a, math.sqrt(va + vb)
-    if se == 0:
-        return Contrast(difference, difference, difference, 1.0 if difference == 0 else 0.0)
+    if se == 0:  # no spread to judge by
+        return Contrast(difference, math.nan, math.nan, 1.0 if difference == 0 else math.nan)
     freedom = (va + vb) ** 2 / (va**2 / (na - 1) + vb**2 / (nb - 1))
     half = float(stats.t.ppf(0.5 + level / 2, freedom)) * se
     p = float(2 * stats.t.sf(abs(difference) / se, freedom))

@@ -13,7 +13,7 @@ from mlcli.evaluation.page import document, figure, table
 from mlcli.evaluation.pictures import picture
 from mlcli.evaluation.statistics import holm, wilson
 from mlcli.rollouts import bandits, courses, drift, effects, latency
-from mlcli.rollouts.observe import Analysis, analyze
+from mlcli.rollouts.observe import Analysis, analyze, finite
 from mlcli.rollouts.verdict import gate_alpha
 from mlcli.store.rollouts import Decided, Rollouts, Weights
 
@@ -98,9 +98,10 @@ def fixed_horizon(analysis: Analysis) -> list[dict[str, Any]]:
                     [bandits.beta_posterior(cell.total, cell.n - cell.total) for cell in pairs[0]]
                 )[1]
             if planned:
-                told.update(contrast._asdict())
+                told.update({key: finite(value) for key, value in contrast._asdict().items()})
             here.append(told)
-        for told, p in zip(here, holm([told["p"] for told in here] if planned else []), strict=False):
+        tested = [told for told in here if told.get("p") is not None]
+        for told, p in zip(tested, holm([told["p"] for told in tested]), strict=True):
             told["p"] = p
         found += here
     return found

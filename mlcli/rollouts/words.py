@@ -37,6 +37,7 @@ SENTENCES = {
     "harmless": "nothing speaks against it",
     "settled": "{metric} {value:+.4g} ({low:+.4g} to {high:+.4g})",
     "handed-over": "{candidate} answers everything",
+    "alias-kept": "{alias} was moved to version {version} meanwhile, which was not compared with: it stays there",
     # the weights of a bandit
     "rewards": "rewards of {units} units",
     # HOLD

@@ -160,13 +160,18 @@ def translated_ago(ms: int, now: int, language: str) -> str:
 
 
 def _spark(values: Sequence[float]) -> str:
-    """A course as the points of an SVG polyline, 100 wide and 24 high."""
+    """A course as an SVG path, 100 wide and 24 high, broken where a value is no number."""
     finite = [value for value in values if abs(value) < float("inf")]
     if len(finite) < 2:
         return ""
     low, high = min(finite), max(finite)
     half = (high / 2 - low / 2) or 1.0
-    wide = 100 / (len(finite) - 1)
-    return " ".join(
-        f"{place * wide:.1f},{23 - 22 * ((value / 2 - low / 2) / half):.1f}" for place, value in enumerate(finite)
-    )
+    wide = 100 / (len(values) - 1)
+    result, pen = [], "M"
+    for place, value in enumerate(values):
+        if not abs(value) < float("inf"):
+            pen = "M"
+            continue
+        result.append(f"{pen}{place * wide:.1f},{23 - 22 * ((value / 2 - low / 2) / half):.1f}")
+        pen = "L"
+    return " ".join(result)

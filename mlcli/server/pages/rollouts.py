@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlcli.rollouts import courses, latency, lifecycle
+from mlcli.rollouts.models import described
 from mlcli.rollouts.rolloutfile import Rollout
 from mlcli.server.pages import Page, Visit
 from mlcli.store import Store
-from mlcli.store.rollouts import DRAFT, PAUSED, RUNNING, Decided, RolloutRecord, Rollouts, Weights
+from mlcli.store.rollouts import DRAFT, PAUSED, RUNNING, Decided, Model, RolloutRecord, Rollouts, Weights
 
 if TYPE_CHECKING:
     from mlcli.rollouts.observe import Analysis
@@ -107,7 +109,11 @@ def rollout(visit: Visit, store: Store) -> Page:
         "live": record.state in (RUNNING, PAUSED),
         "may_promote": record.state in (RUNNING, PAUSED),
         "controlled": record.controller_until_ns > time.time_ns(),
-        "arms": told["arms"] if told else _arms_known(spec, weights, newest[0].evidence.get("arms", []) if newest else []),
+        "arms": told["arms"]
+        if told
+        else _arms_known(
+            spec, weights, rollouts.models(record.key), newest[0].evidence.get("arms", []) if newest else []
+        ),
         "judged": told or (dict(newest[0].evidence) | _decided(newest[0]) if newest else None),
         "problem": problem,
         "limits": {
@@ -138,14 +144,16 @@ def _decided(one: Decided) -> dict[str, Any]:
     return {"verdict": one.verdict, "rule": one.rule, "batch": one.batch, "as_of_ns": one.ns}
 
 
-def _arms_known(spec: Rollout, weights: list[Weights], counted: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The arms as the file names them, with their weights now and what the last verdict counted, if there is one."""
+def _arms_known(
+    spec: Rollout, weights: list[Weights], models: Sequence[Model | None], counted: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The arms with their models, their weights now and what the last verdict counted, if there is one."""
     shares = _weights_now(spec, weights[-1] if weights else None)
     nothing = dict.fromkeys(("units", "requests", "errors", "lost", "p50_ms", "p95_ms", "p99_ms"))
     known = {arm["name"]: arm for arm in counted}
     return [
-        {**nothing, **known.get(arm.name, {}), "name": arm.name, "model": arm.model, "weight": share}
-        for arm, share in zip(spec.arms, shares, strict=True)
+        {**nothing, **known.get(arm["name"], {}), **arm, "weight": share}
+        for arm, share in zip(described(spec, models), shares, strict=True)
     ]
 
 
@@ -219,8 +227,8 @@ def of_version(store: Store, model: str, version: str, tags: dict[str, str]) -> 
     found: dict[str, dict[str, Any]] = {}
     for record in rollouts.list():
         spec = lifecycle.spec_of(record)
-        for arm in spec.arms:
-            if arm.model == uri:
+        for arm, has in zip(spec.arms, described(spec, rollouts.models(record.key)), strict=True):
+            if has["model"] == uri:
                 newest = rollouts.decisions(record.key, 1)
                 found[record.name] = {
                     **_head(record, spec), "arm": arm.name, "here": True, "reason": "", "said": None, "candidate": arm != spec.control,
