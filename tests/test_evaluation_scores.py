@@ -285,3 +285,14 @@ def test_a_calibration_error_has_a_value_and_no_interval_that_might_miss_it():
     values = scores.score(answers)
     assert "expected_calibration_error" in values
     assert "expected_calibration_error" not in scores.intervals(answers, values)
+
+
+def test_few_rows_that_one_of_two_models_has_right_make_no_score_better():
+    """Five are too few for McNemar (p .0625), and so they are for what resamples them among many that differ in nothing."""
+    truth = np.arange(60) % 2
+    said = np.where(np.arange(60) < 5, 1 - truth, truth)
+    one, other = scores.of_classes(truth, truth), scores.of_classes(truth, said)
+    found = scores.compare(one, other, ["accuracy_score", "f1_score", "recall_score"])
+    assert all(one.p_value >= 0.0625 for one in found.values())
+    groups = np.arange(60) % 5  # five groups that each have such a row
+    assert scores.compare(one, other, ["f1_score"], resampling=Resampling(groups=groups))["f1_score"].p_value >= 0.0625

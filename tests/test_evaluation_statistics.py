@@ -262,7 +262,7 @@ def test_the_corrected_t_test_holds_its_level_and_the_plain_one_does_not(reps, s
     corrected, plain = type_one(reps, seed)
     measured("false alarms of the corrected test, of the plain one", [corrected, plain])
     assert binom.ppf(0.0005, reps, 0.02) <= corrected * reps <= binom.ppf(0.9995, reps, 0.08)
-    assert plain >= 0.35
+    assert plain * reps >= min(0.35 * reps, binom.ppf(0.0005, reps, 0.54))
 
 
 @pytest.mark.parametrize("folds", [[0.5, 0.5], [0.9 - 0.8, 0.8 - 0.7, 0.7 - 0.6]])
@@ -384,7 +384,7 @@ def test_with_twenty_skewed_rows_bca_covers_less_than_it_says_which_is_why_repor
     better, plain = exponential_coverage(reps, 1000, seed)
     measured("coverage of BCa, of percentiles, at .95", [better, plain])
     assert binom.ppf(0.0005, reps, 0.9) <= better * reps <= binom.ppf(0.9995, reps, 0.92)  # a nominal .95 it is not
-    assert plain < 0.945
+    assert plain * reps <= binom.ppf(0.9995, reps, 0.915)
 
 
 def test_resamples_keep_the_number_of_rows_and_whole_groups():
@@ -432,8 +432,8 @@ def test_632_is_fooled_by_a_model_that_learns_by_heart_and_632_plus_is_not(n, ti
     found = [one_nearest(n, 50, 1_000 * seed + number) for number in range(times)]
     means = [np.mean([one.point_632 for one, _ in found]), np.mean([one.point_632_plus for one, _ in found])]
     measured(".632, .632+, where the truth is .5", means)
-    assert means[0] == pytest.approx(plain, abs=0.02)
-    assert means[1] == pytest.approx(plus, abs=0.03)
+    assert means[0] == pytest.approx(plain, abs=0.03)
+    assert means[1] == pytest.approx(plus, abs=0.055)
     assert all(one.point_632 == pytest.approx(0.632 * one.out_of_bag) for one, _ in found)
 
 

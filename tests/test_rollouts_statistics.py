@@ -188,7 +188,7 @@ def test_bounds_of_one_rate_are_the_published_ones(successes, n, best_at, low, h
 def test_sample_ratios_have_the_published_p_values(counts, shares, chi2, log_factor, alone, mixture):
     assert sequential.sample_ratio_chi2(counts, shares) == pytest.approx(chi2, rel=2e-3)
     assert sequential.ratio_log_factor(counts, shares, 10_000) == pytest.approx(log_factor, abs=1e-6)
-    assert math.exp(-log_factor) == pytest.approx(alone, rel=1e-4)
+    assert math.exp(-sequential.ratio_log_factor(counts, shares, 10_000)) == pytest.approx(alone, rel=1e-4)
     assert sequential.sample_ratio([(counts, shares)]) == pytest.approx(mixture, rel=1e-4)
 
 
@@ -206,8 +206,8 @@ def test_errors_of_a_candidate_have_the_published_bayes_factors():
     assert sequential.ratio_log_factor((12, 28), (0.1, 0.9), 10) == pytest.approx(3.919505223, abs=1e-8)
     assert sequential.ratio_log_factor((12, 28), (0.1, 0.9), 100) == pytest.approx(1.837238789, abs=1e-8)
     assert sequential.ratio_log_factor((4, 0), (0.01, 0.99), 10) == pytest.approx(8.336408914, abs=1e-8)
-    assert math.exp(-3.919505223) == pytest.approx(0.01985091, rel=1e-6)
-    assert math.exp(-8.336408914) == pytest.approx(2.3963e-04, rel=1e-4)
+    assert math.exp(-sequential.ratio_log_factor((12, 28), (0.1, 0.9), 10)) == pytest.approx(0.01985091, rel=1e-6)
+    assert math.exp(-sequential.ratio_log_factor((4, 0), (0.01, 0.99), 10)) == pytest.approx(2.3963e-04, rel=1e-4)
 
 
 def _lowest_ratio_p(shares, units: int, reps: int, seed: int, lost: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -316,8 +316,8 @@ def _false_alarms(p: float, candidate_share: float, reps: int, seed: int) -> tup
 def test_a_watched_proportion_keeps_its_error_rate_where_a_z_test_does_not(p, share, reps, seed, measured):
     ours, _, z = _false_alarms(p, share, reps, seed)
     measured("false alarms; of a z-test, watched", [ours, z])
-    assert ours <= 0.05
-    assert z >= 0.3
+    assert ours <= max(0.05, most(0.031, reps))
+    assert z >= min(0.3, least(0.37, reps))
 
 
 @each_seed
@@ -376,7 +376,7 @@ def _ramp(ratio: float, reps: int, seed: int, *, heavy: bool = False) -> dict[st
 def test_a_canary_of_the_same_model_is_not_rolled_back(reps, seed, measured):
     found = _ramp(1.0, reps, seed)["units"]
     measured("false rollbacks", found)
-    assert found <= 0.05
+    assert found <= max(0.05, most(0.026, reps))
 
 
 @games(100, 500)
@@ -384,7 +384,7 @@ def test_heavy_users_fool_a_count_of_requests_and_not_of_units(reps, seed, measu
     found = _ramp(1.0, reps, seed, heavy=True)
     measured("false rollbacks by units, by requests", [found["units"], found["requests"]])
     assert found["units"] <= 0.05
-    assert found["requests"] >= 0.12
+    assert found["requests"] >= min(0.12, least(0.19, reps))
 
 
 @pytest.mark.parametrize(("ratio", "found", "served"), [(100.0, 1.0, 16), (20.0, 1.0, 49), (5.0, 0.85, math.inf)])
@@ -749,7 +749,7 @@ def _batched_games(reps: int, seed: int) -> tuple[float, float, float]:
 def test_plain_means_after_a_bandit_are_biased_and_adaptive_ones_are_not(reps, seed, measured):
     plain, adaptive, coverage = _batched_games(reps, seed)
     measured("bias of plain means, of AIPW means, coverage", [plain, adaptive, coverage])
-    assert plain < -0.003
+    assert plain < (-0.003 if reps >= 1_000 else -0.0023)  # -.0049 is known, give or take .0008
     assert abs(adaptive) < (0.001 if reps >= 1_000 else 0.002)  # its standard error is 0.0002 and 0.0005
     assert least(0.92, 3 * reps) <= coverage <= most(0.97, 3 * reps)
 

@@ -129,6 +129,16 @@ def test_no_interval_is_shown_before_there_are_events_for_one():
     assert decide(rollout(), enough).metrics[0].low is not None
 
 
+def test_units_that_are_all_alike_settle_nothing():
+    """Nobody has bought anything yet: no spread is no certainty that the candidate does no harm."""
+    spec = text(strategy=AB, decision="primary: conversion, policy: non_inferiority, margin: -0.1, min_units: 100")
+    spec = spec.replace("kind: proportion", "kind: mean")
+    nothing = observed(cells={"conversion": ((Cell(2_000, 0.0, 0.0), Cell(2_000, 0.0, 0.0)),)})
+    found = decide(rolloutfile.parse(spec), nothing)
+    assert found.verdict == "HOLD"
+    assert {one.low for one in found.metrics} == {None}
+
+
 def test_rewards_that_moved_traffic_do_not_bias_the_effect():
     """Weights follow what was earned; the plain difference of means is then off, the one by propensities is not."""
     random = np.random.default_rng(5)

@@ -113,6 +113,7 @@ def _by_rows(
         return "they were tested on different rows of the same data: another seed, or another split"
     known = [name for name in names if name in scores.METRICS]
     size = max(200, min(scores.RESAMPLES, 40_000_000 // max(len(rows), 1)))
+    groups = other[2] if groups is None else groups  # rows that one of the two knew to belong together do so in both
     return scores.compare(ours, other[1], known, level=level, resampling=Resampling(0, size, groups))
 
 

@@ -575,8 +575,19 @@ def compare(
             replicates[0][name] - replicates[1][name],
             left_out[0][name] - left_out[1][name],
             level,
+            _apart(answers, baseline, name, resampling.groups),
         )
     return {name: found[name] for name in wanted if name in found}
+
+
+def _apart(answers: Answers, baseline: Answers, name: str, groups: Any) -> int | None:
+    """The number of rows, or of groups with such a row, that two models give other labels; None where labels are not all."""
+    import numpy as np
+
+    if answers.classes is None or (name in METRICS and METRICS[name].needs != "labels"):
+        return None
+    differ = answers.predicted != baseline.predicted
+    return int(differ.sum()) if groups is None else len(np.unique(np.asarray(groups)[differ]))
 
 
 # -- curves

@@ -281,12 +281,15 @@ def draw_counts(generator: Any, n: int, size: int, groups: Any = None) -> Any:
     return np.stack([np.bincount(line, minlength=n) for line in drawn]).astype(float)
 
 
-def paired_bootstrap(difference: float, replicates: Any, jackknife: Any, level: float = 0.95) -> Comparison:
+def paired_bootstrap(
+    difference: float, replicates: Any, jackknife: Any, level: float = 0.95, apart: int | None = None
+) -> Comparison:
     """A difference on the same rows, from differences on resamples of them.
 
     The p-value inverts the percentile interval; with ``B`` resamples it is at least 1 / (B + 1). Resamples of few rows vary
     too little, so p-value and interval are widened as Student's t is beside the normal (Hesterberg 2015). The number of
-    rows, or groups, is that of ``jackknife``.
+    rows, or groups, is that of ``jackknife``, or ``apart`` of them where the two say the same of all others. No p-value is
+    below that of all of these being on one side by chance.
     """
     import numpy as np
     from scipy.stats import norm
@@ -298,16 +301,17 @@ def paired_bootstrap(difference: float, replicates: Any, jackknife: Any, level: 
         return Comparison(
             "paired bootstrap", difference, math.nan, math.nan, math.nan, 1.0, "no resample could be scored"
         )
-    units = len(jackknife)
-    if units < 2:
+    units = len(jackknife) if apart is None else apart
+    if units < 2 and difference:
         note = "one row or group tells nothing of the spread"
         return Comparison("paired bootstrap", difference, math.nan, math.nan, difference, math.nan, note)
+    units = max(units, 2)
     shrunk = math.sqrt((units - 1) / units)
     wider = 1 - 2 * float(norm.sf(float(student.ppf((1 + level) / 2, units - 1)) / shrunk))
     bounds = bca(difference, found, jackknife, min(wider, 1 - ROUNDING))
     tail = min(np.sum(found <= 0), np.sum(found >= 0))
     p_value = min(1.0, 2 * (float(tail) + 1) / (len(found) + 1))
-    p_value = 2 * float(student.sf(float(norm.isf(p_value / 2)) * shrunk, units - 1))
+    p_value = max(2 * float(student.sf(float(norm.isf(p_value / 2)) * shrunk, units - 1)), 2.0 ** (1 - units))
     return Comparison("paired bootstrap", difference, bounds.low, bounds.high, difference, p_value, bounds.method)
 
 

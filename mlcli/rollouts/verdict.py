@@ -400,7 +400,8 @@ def compare(rollout: Rollout, observed: Observed, metric: Metric, arm: int, alph
         if rollout.strategy == "bandit"
         else effects.stratified([(phase[0], phase[arm]) for phase in phases], balanced=True)
     )
-    if effect is None or not _enough(metric, control, candidate):
+    # Units that are all alike so far (nobody bought anything) are no certainty that the arms are.
+    if effect is None or effect.se <= 0 or not _enough(metric, control, candidate):
         return MetricResult(metric.name, name, *values, None, None, None, None, n)
     low, high, p = sequential.confidence_sequence(
         effect.difference, effect.se, effect.n, alpha=alpha, planned=rollout.decision.planned_units
