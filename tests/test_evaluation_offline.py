@@ -673,6 +673,17 @@ def test_a_project_is_run_for_each_fold_as_a_child(cli, project):
     assert not Path(children[0].data.params["train_data"]).exists()
 
 
+@pytest.mark.parametrize("wrong", [{"parameters": {"a": 1}}, {"entry_point": "main"}])
+def test_what_a_project_is_given_is_refused_of_a_model(halves, wrong):
+    with pytest.raises(InvalidInput, match="this is none"):
+        mlcli.evaluate("dummy", halves[1], targets="y", **wrong)
+
+
+def test_a_report_in_a_folder_that_is_not_there_is_refused_before_the_work(cli, logged):
+    _, err = cli(logged, "--data", "test.csv", "--target", "y", "--html", "nowhere/report.html", check=2)
+    assert "no such folder" in err
+
+
 def test_a_project_may_hand_back_metrics_alone(cli, project):
     out, _ = cli(project, *DATA, "-P", "give=metrics", "--method", "kfold", "--folds", "2", "--json")
     told = json.loads(out)["metrics"]

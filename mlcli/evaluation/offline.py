@@ -851,7 +851,11 @@ def _told(job: Job, outcomes: Sequence[Sequence[Outcome]], run_id: str, seconds:
     if answers is not None and request.scheme.method == "repeated-kfold":
         first = answers.take(slice(0, job.table.rows))
     undefined = [name for name, figure in told[0].items() if any([not math.isfinite(value) for value in figure.folds])]
+    never = [name for name in undefined if not any([math.isfinite(value) for value in told[0][name].folds])]
+    undefined = [name for name in undefined if name not in never]
     warnings = list(job.warnings)
+    if never:
+        warnings.append(f"not a number in any fold, so nothing can be told of: {', '.join(never)}")
     if undefined:
         warnings.append(f"not defined in every fold, and told from the others: {', '.join(undefined)}")
     report = {
