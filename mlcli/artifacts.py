@@ -540,11 +540,16 @@ def model_artifacts(uri: str) -> LocalArtifacts:
     from mlcli.store import open_store
 
     with open_store(create=False) as store:
-        found = store.locate_model(uri)
-        if found.startswith("runs:"):
-            return below(*place_in_run(store, *parse_runs_uri(found)))
-        if os.path.isabs(found) or (found.startswith("mlflow-artifacts:/") and found[18:19] != "/"):
-            return open_artifacts(found, store=store.root)
+        return model_in(store, uri)
+
+
+def model_in(store: Store, uri: str) -> LocalArtifacts:
+    """The files of a registered or logged model of a store."""
+    found = store.locate_model(uri)
+    if found.startswith("runs:"):
+        return below(*place_in_run(store, *parse_runs_uri(found)))
+    if os.path.isabs(found) or (found.startswith("mlflow-artifacts:/") and found[18:19] != "/"):
+        return open_artifacts(found, store=store.root)
     # Whoever registered the model chose this address: no request, and no token of ours, goes there.
     raise InvalidInput(f"the files of {uri} are kept elsewhere", hint=f"fetch them yourself: {found}")
 

@@ -1,7 +1,11 @@
-"""Curves for pictures: thinned to what can be seen, with the extremes kept, and put on common places along the axis."""
+"""Curves for pictures: thinned to what can be seen, with the extremes kept, and put on common places along the axis.
+
+A value that is NaN breaks its curve: what is before it and what comes after are not joined.
+"""
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -36,7 +40,9 @@ def aligned(curves: Sequence[Curve], stretches: int) -> Aligned:
     for curve in curves:
         values: list[float | None] = [None] * len(xs)
         for x, value in curve:
-            values[index[x]] = value  # of several points in one place the last is seen
+            known = values[index[x]]
+            if known is None or value == value or known != known:  # noqa: PLR0124 - a NaN hides no number
+                values[index[x]] = value  # of several points in one place the last is seen
         result.append(values)
     return Aligned(xs, result, 0.0)
 
@@ -56,9 +62,9 @@ def _thinned(curves: Sequence[Curve], stretches: int) -> Aligned:
             for place in range(stretches):
                 end = bisect_left(where, edges[place], start) if place < stretches - 1 else len(where)
                 if end > start:
-                    part = what[start:end]
+                    part = [value for value in what[start:end] if not math.isnan(value)] or [math.nan]
                     least, greatest = min(part), max(part)
-                    if least == greatest:
+                    if least == greatest or math.isnan(least):
                         values[2 * place] = least
                     elif part.index(least) < part.index(greatest):
                         values[2 * place], values[2 * place + 1] = least, greatest
@@ -79,6 +85,9 @@ def stretched(curves: Sequence[Sequence[tuple[int, float, float]]], count: int) 
         values: list[float | None] = [None] * (2 * count)
         before = None
         for place, least, greatest in curve:
+            if math.isnan(least):
+                values[2 * place] = least
+                continue
             if least == greatest:
                 values[2 * place] = before = least
                 continue

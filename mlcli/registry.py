@@ -117,6 +117,32 @@ def _of_run(store: Store, run_id: str, path: str) -> Tuple[str, str, str]:
     )
 
 
+# -- digests
+
+
+def digest_on_record(store: Store, version: ModelVersion) -> str:
+    """The digest that a version's files had when they were logged, "" where none was noted."""
+    source = version.source
+    if source.startswith("runs:"):
+        return digest_in_run(store, *parse_runs_uri(source))
+    if re.match(r"models:/[^/@?]+/\d+\Z", source):  # its files are those of another version
+        try:
+            return digest_on_record(store, store.resolve_model_version(source))
+        except NotFound:
+            return ""
+    return ""
+
+
+def digest_in_run(store: Store, run_id: str, path: str) -> str:
+    """The digest that a run notes of its model at ``path``, "" for none."""
+    from mlcli.models.saving import digest_tag
+
+    try:
+        return store.get_run(run_id).data.tags.get(digest_tag(path), "")
+    except NotFound:
+        return ""
+
+
 # -- from a run to its models
 
 

@@ -7,9 +7,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import postgres as servers
 import pytest
 from stores import KINDS, LOCAL_KINDS, NOT_BEHIND_A_SERVER, Kind
@@ -18,6 +20,12 @@ from mlcli.store import Store
 
 SETTING_PREFIXES = ("MLCLI_", "MLFLOW_", "GIT_AUTHOR_", "GIT_COMMITTER_")
 
+
+# What programs leave in the folder for such things, MLflow's locks among it, goes when the tests end. Not for the tests'
+# own process: pytest keeps its folders where it found them.
+_FOR_PROGRAMS = tempfile.mkdtemp(prefix="mlcli-tests-")
+os.chmod(_FOR_PROGRAMS, 0o711)  # PostgreSQL runs as another user, in a folder below it
+os.environ["TMPDIR"] = _FOR_PROGRAMS
 
 # Stores wait for the disk at each change, some milliseconds; in memory they do not, and no test pulls the plug.
 MEMORY = "/dev/shm"
@@ -106,6 +114,17 @@ def postgres() -> servers.Server:
 
 def pytest_sessionfinish() -> None:
     servers.stop()
+    shutil.rmtree(_FOR_PROGRAMS, ignore_errors=True)
+
+
+@pytest.fixture
+def measured(record_property: Callable[[str, object], None]) -> Callable[[str, Any], None]:
+    """Write what a simulation measured into the report of the test run, which docs/proof.py reads."""
+
+    def write(what: str, numbers: Any) -> None:
+        record_property(what, ", ".join(f"{float(number):.3g}" for number in np.atleast_1d(numbers)))
+
+    return write
 
 
 @pytest.fixture

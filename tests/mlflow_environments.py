@@ -30,6 +30,7 @@ PYTHONS = {
 OTHERS = {
     "boosters": ["mlflow>=3", "scikit-learn", "xgboost-cpu", "lightgbm"],
     "torch": ["mlflow==2.22.*", "sqlalchemy<2.1", "setuptools<81", "numpy<2", "pandas<3", "torch==1.12.1"],
+    "tea-tasting": ["tea-tasting==1.14.*"],
     "old scikit-learn": ["scikit-learn==1.0.*", "numpy<1.24", "pandas", "cloudpickle"],
 }
 

@@ -216,6 +216,10 @@ def test_versions_are_compared_by_all_that_made_them(cli: Cli, wine: list[str]) 
 
 def test_an_alias_moves_and_goes(cli: Cli, wine: list[str]) -> None:
     assert "before version 2" in cli("models", "alias", "set", "wine", "champion", "latest").err
+    swapped = cli("models", "alias", "set", "wine", "3", "champion", code=2).err
+    assert "mlcli models alias set wine champion 3" in swapped
+    swapped = cli("models", "alias", "set", "champion", "wine", "1", code=3).err
+    assert "the model comes first: mlcli models alias set wine champion 1" in swapped
     cli("models", "alias", "set", "wine", "old", "@champion")
     cli("models", "alias", "set", "wine", "fit", "?tags.stage=ready")
     assert json.loads(cli("models", "show", "wine", "--json").out)["aliases"] == {

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import subprocess
+import sys
+import threading
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
-from rollout_world import AB, SHADOW, Traffic, started, text
+from rollout_world import AB, CANARY, SHADOW, Traffic, started, text
+from test_cli_terminal import COLOUR, terminal
 
 from mlcli.rollouts import lifecycle
 from mlcli.rollouts.controller import Controller
@@ -124,10 +130,28 @@ def test_a_shadows_agreement_is_reported(here, mlcli):
         ]
         rollouts.record(key, rows)
     told = json.loads(mlcli("rollouts", "report", "demo", "--html", "report.html", "--json").stdout)["shadow"]
-    assert "<td>agreement, share</td><td>0.9</td>" in (here / "report.html").read_text()
+    assert '<th scope="row">agreement, share</th><td>0.9</td>' in (here / "report.html").read_text()
     assert told["agreement"]["share"] == pytest.approx(0.9)
     assert told["kappa"] == pytest.approx(0.8)
     assert told["table"] == [[45, 5], [5, 45]]
+
+
+def test_where_the_truth_is_known_a_report_shows_what_was_taken_for_what(here, mlcli):
+    spec = text(strategy=AB).replace("metrics:\n", "metrics:\n  wrong: {source: loss, key: label, loss: zero_one}\n")
+    with open_store(str(here / "mlruns")) as store:
+        rollouts = Rollouts(store)
+        world = Traffic(rollouts, started(rollouts, spec).name)
+        world.come(60, errors=(0.0, 0.0), prediction="1", score=1.0)
+        world.come(40, errors=(0.0, 0.0), prediction="0", score=0.0)
+        truth = [Outcome(f"l{n}", f"r{n}", "", "label", float(n % 3 > 0), time.time_ns()) for n in range(1, 101)]
+        rollouts.feedback(world.record.key, truth)
+    (found,) = json.loads(mlcli("rollouts", "report", "demo", "--html", "report.html", "--json").stdout)["labels"]
+    assert found["classes"] == [0.0, 1.0]
+    both = np.sum([arm["table"] for arm in found["arms"]], axis=0)
+    assert both.tolist() == [[13, 27], [20, 40]]  # predicted 0 and 1 down, true ones across
+    page = (here / "report.html").read_text()
+    assert "wrong: challenger" in page
+    assert "predicted / true" in page
 
 
 def test_units_are_placed_as_they_are_served(running, mlcli):
@@ -202,3 +226,70 @@ def test_feedback_by_request_reaches_the_unit(running):
         rollouts.feedback(1, [Outcome("r:r1:late", "r1", "", "late", 1.0, 2**62)])
         assert sum(y for *_, y in rollouts.unit_outcomes(1, rollouts.batch_at(1)[0], "late")) == 1.0
     assert os.path.exists("mlruns/mlcli.db")
+
+
+# -- watching
+
+
+def test_watching_draws_in_place_with_the_verdict_in_sight_and_ends_with_the_rollout(here):
+    with open_store(str(here / "mlruns")) as store:
+        rollouts = Rollouts(store)
+        started(rollouts, text(strategy=AB))
+        world = Traffic(rollouts, "demo")
+        world.come(100)
+
+        def happen() -> None:
+            with open_store(str(here / "mlruns")) as other:
+                world.rollouts = Rollouts(other)
+                for _ in range(2):
+                    time.sleep(1.2)  # longer than it takes until the next look
+                    world.come(100)
+                lifecycle.abort(world.rollouts, "demo", reason="enough")
+
+        meanwhile = threading.Thread(target=happen)
+        meanwhile.start()
+        written = terminal("rollouts", "status", "demo", "--watch", width=80, height=12)
+        meanwhile.join()
+    drawn = re.split(r"\x1b\[(\d+)F\x1b\[J", COLOUR.sub("", written))
+    screens, back = drawn[::2], [int(lines) for lines in drawn[1::2]]
+    assert len(screens) >= 2
+    assert back == [screen.count("\n") for screen in screens[:-1]]  # each is drawn where the one before stood
+    for screen in screens:
+        assert len(screen.splitlines()) < 12
+        assert max(map(len, screen.splitlines())) <= 80
+        assert re.search(r"^(HOLD|PROMOTE|ROLLBACK) \(", screen, re.MULTILINE)
+    assert screens[-1].startswith("demo  aborted, ab")
+
+
+def test_watching_in_a_pipe_is_a_line_for_each_change_and_its_exit_tells_the_end(here):
+    with open_store(str(here / "mlruns")) as store:
+        rollouts = Rollouts(store)
+        started(rollouts, text(strategy=CANARY))
+        world = Traffic(rollouts, "demo")
+        world.come(60)
+        command = [sys.executable, "-m", "mlcli", "rollouts", "status", "demo", "--watch", "--exit-code"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watching:
+            head = watching.stdout.readline().rstrip("\n").split("\t")
+            first = dict(zip(head, watching.stdout.readline().rstrip("\n").split("\t"), strict=True))
+            lifecycle.advance(rollouts, "demo", actor="ann")
+            second = dict(zip(head, watching.stdout.readline().rstrip("\n").split("\t"), strict=True))
+            world.come(5)  # more of the same is no change
+            time.sleep(1.5)
+            lifecycle.abort(rollouts, "demo", actor="ann")
+            rest = watching.stdout.read().splitlines()
+    assert (first["state"], first["weights"]) == ("running", "champion=0.9,challenger=0.1")
+    assert second["weights"] == "champion=0.5,challenger=0.5"
+    assert len(rest) == 1
+    last = dict(zip(head, rest[0].split("\t"), strict=True))
+    assert (last["state"], last["weights"]) == ("aborted", "champion=1,challenger=0")
+    assert watching.returncode == 10
+
+
+@pytest.mark.parametrize(("end", "code"), [("abort", 10), ("promote", 0)])
+def test_a_rollout_that_has_ended_is_watched_once(here, mlcli, end, code):
+    with open_store(str(here / "mlruns")) as store:
+        started(Rollouts(store), text(strategy=AB, control="models:/churn/1"))
+        getattr(lifecycle, end)(Rollouts(store), "demo")
+    done = mlcli("rollouts", "status", "demo", "--watch", "--json", "--exit-code", check=code)
+    (line,) = done.stdout.splitlines()
+    assert json.loads(line)["state"] == {"abort": "aborted", "promote": "promoted"}[end]

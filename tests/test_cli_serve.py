@@ -101,6 +101,7 @@ def test_an_address_for_others_needs_a_token_which_is_shown_once(tmp_path):
         (("serve", "-m", ".", "--enable-mlserver"), 2, "no MLServer"),
         (("serve", "-m", ".", "--max-memory", "lots"), 2, "no size"),
         (("predict", "-m", ".", "-i", "nothing.csv"), 2, "no file nothing.csv"),
+        (("predict", "-m", ".", "-i", "."), 2, "is a folder"),
         (("predict", "-m", ".", "-t", "xml"), 2, "xml"),
         (("predict", "-m", ".", "-o", "out.parquet"), 2, "cannot be written"),
         (("loadtest", "--data", "x"), 2, "server or a model"),

@@ -20,10 +20,10 @@ from mlcli.store import open_store
 COLOUR = re.compile("\x1b\\[[0-9;]*m")
 
 
-def terminal(*words: str, width: int = 80, **environ: str) -> str:
-    """What the command writes to a terminal of that width, colours included."""
+def terminal(*words: str, width: int = 80, height: int = 40, **environ: str) -> str:
+    """What the command writes to a terminal of that size, colours included."""
     master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
     with subprocess.Popen(
         [sys.executable, "-m", "mlcli", *words],
         stdin=slave,

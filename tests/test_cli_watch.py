@@ -71,6 +71,9 @@ def test_watching_an_experiment_shows_courses_and_the_best_and_ends_with_its_run
     assert "29/100" in first
     assert "█" in first
     assert "0.033333" in first  # the best of the losses
+    narrow = lines("runs", "watch", "Default", width=80)
+    assert any("BEST" in line for line in narrow)  # rather than the course
+    assert max(map(render.width, [COLOUR.sub("", line) for line in narrow])) <= 80
 
 
 def test_watching_in_a_pipe_is_a_line_for_what_is_new(runs):

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import signal
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from sklearn.tree import DecisionTreeClassifier
 import mlcli
 import mlcli.sklearn
 from mlcli.cli import boundary
-from mlcli.errors import InvalidInput, InvalidState, ModelError
+from mlcli.errors import InvalidInput, InvalidState, MlcliError, ModelError
 from mlcli.evaluation import offline, tables, thresholds
 
 # Refits move in their last digits from one version of scikit-learn to the next.
@@ -392,6 +393,22 @@ def test_folds_at_once_give_the_same_numbers_as_one_after_the_other():
     assert one.metrics == pytest.approx(two.metrics)
 
 
+class Killed(ClassifierMixin, BaseEstimator):
+    """Ends the process that fits it, as the system does where memory runs out."""
+
+    def fit(self, data, target):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_process_of_a_fold_that_is_killed_is_told_with_what_to_do():
+    data = pd.DataFrame({"x": np.arange(20.0), "y": np.arange(20) % 2})
+    with pytest.raises(MlcliError, match="was killed") as told:
+        mlcli.evaluate(Killed(), data, targets="y", method="kfold", folds=2, jobs=2)
+    assert "-j 1" in told.value.hint
+    assert mlcli.last_active_run().info.status == "FAILED"
+
+
 @pytest.mark.slow
 def test_a_command_that_did_folds_at_once_ends_when_they_are_done(mlcli, logged):
     """Idle workers of joblib live on for five minutes."""
@@ -435,6 +452,17 @@ def test_an_interrupted_evaluation_keeps_its_folds_and_goes_on():
     assert found.metrics == pytest.approx(mlcli.evaluate(Counting(), data, targets="y", method="kfold").metrics)
     with pytest.raises(InvalidState, match="nothing to resume"):
         mlcli.evaluate(Counting(), data, targets="y", method="kfold", resume=run.info.run_id)
+
+
+def test_an_interrupt_before_any_fold_is_done_leaves_nothing_to_resume():
+    data = pd.DataFrame({"x": np.arange(20.0), "y": np.arange(20) % 2})
+
+    def interrupt(_done, _total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        mlcli.evaluate(linear(), data, targets="y", method="kfold", progress=interrupt)
+    assert offline.Kept(mlcli.last_active_run().info.run_id).read() is None
 
 
 # -- thresholds
@@ -637,6 +665,10 @@ with mlcli.start_run():
         mlcli.log_metric("hits", sum(a == row["y"] for a, row in zip(said, test)) / len(test))
     elif sys.argv[3] == "few":
         mlcli.log_text("prediction\\nyes\\n", "predictions.csv")
+    elif sys.argv[3] == "nan":
+        mlcli.log_metric("hits", float("nan"))
+    elif sys.argv[3] == "other":
+        mlcli.log_metric(f"hits_{test[0]['code']}", 1.0)
     elif sys.argv[3] == "fail":
         sys.exit("no such luck")
     else:
@@ -702,6 +734,14 @@ def test_a_project_that_fails_says_why(cli, project):
     assert "mlcli runs logs" in err
 
 
+@pytest.mark.parametrize(
+    ("give", "told"), [("nan", "gave no number back: hits is NaN"), ("other", "other metrics back in each fold")]
+)
+def test_a_project_whose_metrics_tell_nothing_is_refused(cli, project, give, told):
+    _, err = cli(project, *DATA, "-P", f"give={give}", "--method", "kfold", "--folds", "2", check=2)
+    assert told in err
+
+
 def test_an_entry_point_that_takes_no_files_is_refused_before_anything_runs(cli, project):
     _, err = cli(project, *DATA, "-e", "other", check=2)
     assert "has no parameter train_data and no test_data" in err
@@ -739,6 +779,16 @@ def test_answers_of_a_project_are_read_whatever_their_labels(tmp_path, text, tru
 
 
 # -- two recorded evaluations
+
+
+@pytest.mark.parametrize("cell", ["nan", "inf"])
+def test_an_answer_that_is_no_finite_number_is_told_with_its_row(tmp_path, cell):
+    from mlcli.evaluation import trained
+
+    path = tmp_path / "predictions.csv"
+    path.write_text(f"prediction\n1\n{cell}\n")
+    with pytest.raises(InvalidInput, match=f"is {cell} in row 2"):
+        trained.read_answers(str(path), np.array([1, 0]), "classifier", np.array([1, 0]))
 
 
 def compared(cli, *runs: str) -> list[dict]:

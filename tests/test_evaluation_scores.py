@@ -188,6 +188,22 @@ def test_intervals_are_by_the_method_that_fits_the_score(cancer):
     assert all(bounds.low <= values[name] <= bounds.high for name, bounds in found.items())
 
 
+def test_a_calibration_error_has_no_interval_because_resamples_of_an_honest_model_look_less_honest():
+    """Probabilities that are the truth have a calibration error of 0, and no bootstrap says so."""
+    misses = 0
+    for seed in range(20):
+        generator = np.random.default_rng(seed)
+        told = generator.uniform(0.05, 0.95, 300)
+        truth = (generator.uniform(size=300) < told).astype(int)
+        answers = scores.of_classes(truth, told > 0.5, np.column_stack([1 - told, told]), [0, 1])
+        name = "expected_calibration_error"
+        assert name not in scores.intervals(answers, scores.score(answers, [name]))
+        assert name not in scores.compare(answers, answers, [name])
+        replicates, _ = scores.resampled([answers], [name], Resampling(size=200))
+        misses += np.percentile(replicates[0][name], 2.5) > 0.02
+    assert misses >= 18
+
+
 def test_rows_in_groups_have_wider_intervals_than_rows_on_their_own():
     """Ten copies of forty rows are forty rows."""
     generator = np.random.default_rng(0)
@@ -234,7 +250,7 @@ def test_a_perfect_ranking_beats_none_though_neither_has_a_variance():
     none = scores.of_classes(truth, truth, np.full((40, 2), 0.5), [0, 1])
     found = scores.compare(perfect, none, ["roc_auc"])["roc_auc"]
     assert (found.test, found.difference) == ("paired bootstrap", 0.5)
-    assert found.p_value < 0.001
+    assert found.p_value < 0.005
     assert scores.compare(none, none, ["roc_auc"])["roc_auc"].p_value == 1
 
 
@@ -259,3 +275,13 @@ def test_several_classes_have_a_curve_each_and_their_own_table():
     assert "lift_curve_plot" not in found
     assert {row[0] for row in found["roc_curve_plot"].rows} == {0, 1, 2}
     assert [row[:2] for row in found["per_class_metrics"].rows] == [(0, 13), (1, 13), (2, 12)]
+
+
+def test_a_calibration_error_has_a_value_and_no_interval_that_might_miss_it():
+    generator = np.random.default_rng(8)
+    told = generator.random(100)
+    truth = (generator.random(100) < told).astype(int)
+    answers = scores.of_classes(truth, (told > 0.5).astype(int), np.c_[1 - told, told])
+    values = scores.score(answers)
+    assert "expected_calibration_error" in values
+    assert "expected_calibration_error" not in scores.intervals(answers, values)

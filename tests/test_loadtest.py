@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import ssl
+import subprocess
 import threading
 from contextlib import contextmanager
 
@@ -20,7 +22,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 
 
 @contextmanager
-def answering(*, stall: float = 0.0, after: int = 0, answer: bytes = ANSWER, hang_up: bool = False):
+def answering(*, stall: float = 0.0, after: int = 0, answer: bytes = ANSWER, hang_up: bool = False, tls=None):
     """A server that answers at once, but for one stall of all its connections after so many requests."""
     served = 0
     ready, ended = threading.Event(), threading.Event()
@@ -51,7 +53,7 @@ def answering(*, stall: float = 0.0, after: int = 0, answer: bytes = ANSWER, han
             finally:
                 writer.close()
 
-        server = await asyncio.start_server(talk, "127.0.0.1", 0)
+        server = await asyncio.start_server(talk, "127.0.0.1", 0, ssl=tls)
         address.append(server.sockets[0].getsockname()[1])
         ready.set()
         await asyncio.to_thread(ended.wait)
@@ -102,6 +104,37 @@ def test_what_gets_no_answer_and_what_gets_an_error_is_counted():
     report = ask("http://127.0.0.1:9", 50, 0.2)
     assert report.statuses == {loadtest.NO_ANSWER: 10}
     assert math.isnan(report.percentile(0.5))
+
+
+def test_why_nothing_was_answered_is_told(tmp_path):
+    def reasons(url):
+        target = loadtest.Target.of(url)
+        asked = [target.request(b"{}", "application/json", None)]
+        return loadtest.run(target, asked, rate=50, seconds=0.1, timeout=5).reasons
+
+    assert reasons("http://127.0.0.1:9") == {"Connection refused": 5}
+    (why,) = reasons("http://no-such-host.invalid")
+    assert why.startswith("the name no-such-host.invalid is not known")
+    key, own = tmp_path / "key.pem", tmp_path / "own.pem"
+    made = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-keyout",
+        key,
+        "-out",
+        own,
+        "-subj",
+        "/CN=localhost",
+    ]
+    subprocess.run(made, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(own, key)
+    with answering(tls=context) as url:
+        assert reasons(url.replace("http:", "https:")) == {"its certificate is not trusted: self-signed certificate": 5}
 
 
 def test_connections_that_the_server_closes_are_made_anew():

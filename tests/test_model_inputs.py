@@ -312,6 +312,29 @@ def test_a_table_without_a_header_is_refused(predictor, tmp_path, content):
         predicted(predictor, tmp_path / "rows.csv")
 
 
+def test_a_header_alone_gives_no_predictions_and_must_have_the_columns(predictor, tmp_path):
+    (tmp_path / "rows.csv").write_text("b,a\n")
+    assert json.loads(predicted(predictor, tmp_path / "rows.csv", "json")) == {"predictions": []}
+    (tmp_path / "rows.csv").write_text("a,c\n")
+    with pytest.raises(InvalidInput, match="no column 'b'; it has 'c'"):
+        predicted(predictor, tmp_path / "rows.csv")
+
+
+def test_names_that_are_not_told_are_counted():
+    schema = Schema.of([{"name": f"c{number}", "type": "long", "required": True} for number in range(13)])
+    with pytest.raises(InvalidInput, match=r"'c9' and 3 more; it has 'd0', .*'d9' and 2 more, which the model"):
+        schema.frame(Rows([f"d{number}" for number in range(12)], []))
+
+
+def test_rows_may_come_from_a_pipe_that_this_process_alone_can_name(linear, tmp_path):
+    reader, writer = os.pipe()
+    os.write(writer, b"a,b\n1,2\n3,4\n")
+    os.close(writer)
+    assert predict_file(job(linear, source=f"/dev/fd/{reader}"), str(tmp_path / "out.csv")) == 2
+    os.close(reader)
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 3
+
+
 def test_standard_input_that_is_closed_is_told(predictor, monkeypatch, tmp_path):
     monkeypatch.setattr("sys.stdin", None)
     with (tmp_path / "out").open("w") as target, pytest.raises(ModelError, match="standard input is closed"):

@@ -219,6 +219,40 @@ def test_code_of_the_project_travels_with_the_model(tmp_path: Path, monkeypatch:
         mlcli.sklearn.load_model(folder)
 
 
+def test_code_of_a_process_that_was_killed_goes_at_the_next_load_and_that_of_a_living_one_stays(tmp_path: Path) -> None:
+    folder, places = tmp_path / "m", tmp_path / "tmp"
+    (folder / "code").mkdir(parents=True)
+    places.mkdir()
+    (folder / "code" / "brought.py").write_text(
+        "def predict(rows): return rows\ndef _load_pyfunc(path): return __import__(__name__)\n"
+    )
+    (folder / "MLmodel").write_text("flavors:\n  python_function:\n    loader_module: brought\n    code: code\n")
+    load = "import sys, mlcli.pyfunc; mlcli.pyfunc.load_model(sys.argv[1], trust=True); print(flush=True); sys.stdin.read()"
+
+    def start() -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", load, folder], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            env={**os.environ, "TMPDIR": str(places)},
+        )  # fmt: skip
+        assert process.stdout
+        assert process.stdout.readline() == "\n"
+        return process
+
+    with start() as killed:
+        (left,) = os.listdir(places)
+        with start() as living:
+            assert left in os.listdir(places)
+            (stays,) = set(os.listdir(places)) - {left}
+            killed.kill()
+            killed.wait()
+            with start() as third:
+                assert left not in os.listdir(places)
+                assert (places / stays / "code" / "brought.py").exists()
+                third.communicate()
+            living.communicate()
+    assert os.listdir(places) == []
+
+
 # -- what loads without trust
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import sys
@@ -374,6 +375,21 @@ def test_thinned_curves_keep_their_extremes_and_bounded_places(curves, stretches
         assert (min(kept), max(kept)) == (min(seen), max(seen)) if curve else not kept
 
 
+@pytest.mark.parametrize("stretches", [10, 2000])
+def test_a_curve_is_broken_where_it_is_not_a_number(filled, stretches):
+    with open_store(str(filled.root)) as store:
+        run = store.create_run("0").info.run_id
+        values = [math.nan if 400 <= step < 700 or step == 5 else 1.0 for step in range(1000)]
+        store.log_batch(run, [Metric("m", value, 1 + step, step) for step, value in enumerate(values)])
+    found = filled.get(f"/charts/points?run={run}&metric=m&stretches={stretches}").json
+    gaps = [x for x, y in zip(found["x"], found["series"][0]["y"], strict=True) if y == "NaN"]
+    # A single point is less than a stretch is wide: seen only where every point is.
+    assert (min(gaps), max(gaps), len(gaps)) == ((425, 625, 3) if stretches == 10 else (5, 699, 301))
+    assert found["series"][0]["y"][0] == found["series"][0]["y"][-1 if stretches == 2000 else -2] == 1.0
+    page = filled.get(f"/runs/{run}").body.decode()
+    assert len(re.findall("M", re.search(r'class="spark".*?<path d="([^"]+)"', page)[1])) == 2
+
+
 def test_points_of_curves_come_thinned_and_the_part_that_is_asked_for_whole(filled):
     with open_store(str(filled.root)) as store:
         run = store.create_run("0").info.run_id
@@ -478,4 +494,11 @@ def test_a_survey_counts_groups_and_names_the_same_in_every_database(open_at, ro
         )
         assert curve.extent(store, 3) == (0, 3, True)
         assert curve.thinned(store, 0, 2) == [(0, -1.0, 4.0), (1, 2.0, 8.0)]
+        store.log_batch(
+            run, [Metric("g", *each) for each in ((1.0, 1, 1), (math.nan, 2, 2), (3.0, 3, 3), (math.inf, 4, 4))]
+        )
+        points = survey.Curve(run, "g").points(store)
+        assert points[::2] == [(1, 1.0), (3, 3.0)]
+        assert len(points) == 3
+        assert math.isnan(points[1][1])
         assert curve._replace(axis="timestamp", low=6, high=7).points(store) == [(6, 8.0), (7, 2.0)]

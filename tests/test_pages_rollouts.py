@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import numpy as np
+import postgres
 import pytest
 from rollout_world import AB, CANARY, SHADOW, Traffic, started, text
 from serving import Answer, Client, serving
@@ -17,8 +21,9 @@ from sklearn.linear_model import LogisticRegression
 import mlcli
 from mlcli.rollouts import lifecycle
 from mlcli.rollouts.controller import Controller
+from mlcli.rollouts.words import SENTENCES, say, worded
+from mlcli.server.pages import drawing, texts
 from mlcli.server.pages import rollouts as pages
-from mlcli.server.pages.pictures import picture
 from mlcli.server.security import Auth, Users
 from mlcli.store import open_store
 from mlcli.store.rollouts import Prediction, Rollouts
@@ -172,12 +177,50 @@ def test_a_step_is_taken_only_from_where_the_page_showed_it(site: Site) -> None:
     assert site.data("/rollouts/ramp")["rollout"]["state"] == "promoted"
 
 
-def test_pictures_step_and_hold_their_reference_line() -> None:
-    shape = picture([{"name": "a", "points": [(0, 0.1), (10, 0.5)]}], steps=True, share=True, across="time")
-    assert len(shape["shapes"][0]["line"].split()) == 3
-    flat = picture([{"name": "", "points": [(0, 1, 1, 1)]}], band=True, level=0)
-    assert flat["box"]["top"] <= flat["level"] <= flat["box"]["bottom"]
-    assert picture([]) == {}
+def test_why_is_said_in_the_readers_language(site: Site) -> None:
+    korean = site.get("/rollouts/worse", **{"Accept-Language": "ko"}).body.decode()
+    gates = site.data("/rollouts/worse")["judged"]["gates"]
+    assert len([gate for gate in gates if gate["said"]["say"] == "own-errors"]) == 1
+    assert "first errors are its own" not in korean
+    assert korean.count("이 후보의 것입니다") == 1
+    english = site.data("/rollouts/worse")["judged"]["reason"]
+    assert english not in korean
+    said = english.replace(" to ", " ~ ")
+    assert korean.count(said) == 2  # the verdict, and the event that rolled it back
+    assert said in site.get("/models/churn/2", **{"Accept-Language": "ko"}).body.decode()
+    assert "<title>worse · mlcli</title>" in korean  # a name, though the page has a word for it
+
+
+def test_each_sentence_has_the_same_values_in_both_languages() -> None:
+    for sentence in SENTENCES.values():
+        korean = texts.KOREAN[sentence]
+        assert sorted(re.findall(r"\{[^}]*\}", korean)) == sorted(re.findall(r"\{[^}]*\}", sentence)), sentence
+
+
+@pytest.mark.parametrize(
+    "said", [{}, {"say": "of another version"}, {"say": "lost"}, {"say": "sample-ratio", "p": "x"}]
+)
+def test_what_cannot_be_worded_is_shown_as_it_was_kept(said: dict[str, Any]) -> None:
+    assert worded(said) == ""
+    assert drawing._in_words("as it was kept", said, "ko") == "as it was kept"
+
+
+def test_a_reason_that_a_person_gave_is_not_translated_away() -> None:
+    said = say("handed-over", candidate="challenger")
+    assert drawing._in_words("challenger answers everything", said, "ko") == "challenger: 모든 요청에 응답합니다"
+    assert drawing._in_words("because", said, "ko") == "because"
+
+
+def test_the_latencies_of_each_arm_are_drawn(site: Site) -> None:
+    lines = site.data("/rollouts/better")["courses"]["latencies"]
+    assert [line["name"] for line in lines] == ["champion", "challenger"]
+    for line in lines:
+        shares = [share for _, share in line["points"]]
+        assert (shares[0], shares[-1]) == (0, 1)
+        assert shares == sorted(shares)
+        median = next(ms for ms, share in line["points"] if share >= 0.5)
+        assert 4 < median < 6  # the traffic's is 5
+    assert 'aria-label="Latency' in site.get("/rollouts/better").body.decode()
 
 
 def test_what_people_wrote_stays_text(site: Site) -> None:
@@ -209,6 +252,12 @@ def test_an_evaluation_shows_scores_with_intervals_and_the_comparison(site: Site
     assert verdicts["accuracy_score"] == "better"
     assert any(curve["lines"] for curve in found["curves"])
     assert "accuracy_score" in site.get(f"/runs/{site.evaluation}").body.decode()
+
+
+def test_an_evaluation_is_told_in_the_readers_language(site: Site) -> None:
+    page = site.get(f"/runs/{site.evaluation}", **{"Accept-Language": "ko"}).body.decode()
+    assert "분류, 한 번 학습하고 시험, " in page
+    assert not [text for text in ("fitted and tested", "true positive rate", "not shown is not") if text in page]
 
 
 def test_a_version_shows_what_it_was_offline_and_what_became_of_it(site: Site) -> None:
@@ -243,6 +292,8 @@ def test_who_may_only_read_sees_no_buttons_and_changes_nothing(tmp_path) -> None
         page = client.send("GET", "/rollouts/draft", **read)
         assert page.status == 200, page
         assert b"abort-rollout" not in page.body
+        for path in ("/rollouts", "/rollouts/draft", "/rollouts/draft?format=json", "/rollouts/draft?part=live"):
+            assert client.send("GET", path).status == 401
         refused = client.send(
             "POST",
             "/do/abort-rollout",
@@ -254,3 +305,94 @@ def test_who_may_only_read_sees_no_buttons_and_changes_nothing(tmp_path) -> None
             },
         )
         assert refused.status == 403
+        writer = {
+            **read,
+            "Authorization": f"Bearer {users.add('bob', 'write')}",
+            "Content-Type": "application/x-www-form-urlencoded",
+        }
+        own = {"Origin": f"http://127.0.0.1:{client.port}", "Accept": "application/json"}
+        assert client.send("POST", "/do/abort-rollout", "rollout=draft", **{**writer, **own}).status == 200
+        event = client.send("GET", "/rollouts/draft?format=json", **read).json["events"][0]
+        assert (event["kind"], event["actor"]) == ("aborted", "bob")
+
+
+def test_over_postgresql_a_page_says_the_same_as_over_sqlite(tmp_path) -> None:
+    told = []
+    for uri, files in (
+        (str(tmp_path / "mlruns"), None),
+        (postgres.running().uri_of(tmp_path), str(tmp_path / "files")),
+    ):
+        with open_store(uri, artifact_root=files) as store:
+            rollouts = Rollouts(store)
+            started(rollouts, text("ab", AB))
+            world = Traffic(rollouts, "ab")
+            for _ in range(2):
+                world.come(300, rate=(0.2, 0.4))
+                Controller(rollouts, "ab", "test").turn()
+            key = rollouts.get("ab").key
+            for number in range(pages.courses.MOST_POINTS):
+                rollouts.decide(key, number, "HOLD", "units", {"metrics": [], "gates": []})
+        with serving(uri, artifacts_destination=files) as (client, _):
+            assert client.send("GET", "/rollouts/ab", Accept="text/html").status == 200
+            found = client.send("GET", "/rollouts/ab?format=json").json
+            listed = client.send("GET", "/rollouts?format=json").json["rollouts"][0]
+            told.append(
+                (
+                    found["arms"],
+                    found["judged"]["metrics"],
+                    found["judged"]["gates"],
+                    listed["verdict"],
+                    [event["kind"] for event in found["events"]],
+                    found["courses"]["latencies"],
+                )
+            )
+    assert told[0] == told[1]
+
+
+def test_without_numpy_the_last_verdict_weights_and_events_are_shown_and_what_is_missing(site: Site) -> None:
+    pages._kept.clear()
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(('numpy', 'scipy', 'pandas', 'sklearn')))\n"
+        "from serving import serving\n"
+        f"with serving({str(site.root)!r}) as (client, _):\n"
+        "    for path in ('/rollouts', '/rollouts/better', '/rollouts/better?format=json', '/rollouts/draft'):\n"
+        "        answer = client.send('GET', path, Accept='text/html')\n"
+        "        print(answer.status, answer.body.decode().replace(chr(10), ' '))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, check=True)  # fmt: skip
+    listed, page, twin, draft = done.stdout.splitlines()
+    assert {line.partition(" ")[0] for line in (listed, page, twin, draft)} == {"200"}
+    assert "mlcli[sklearn]" in page
+    told = json.loads(twin.partition(" ")[2])
+    assert told["judged"]["verdict"] == "PROMOTE"
+    assert told["arms"][1]["requests"] > 0
+    assert told["courses"]["weights"][1]["points"][-1][1] == 1.0
+    assert told["events"][0]["kind"] == "promoted"
+
+
+def test_a_long_list_is_shown_in_parts_and_many_arms_with_long_names_keep_their_order(tmp_path) -> None:
+    names = [f"candidate-{number}-{'x' * 80}" for number in range(7)]
+    arms = "\n".join(f"  - {{name: {name}, model: models:/m/{number}}}" for number, name in enumerate(names))
+    shares = ", ".join(f"{name}: 10" for name in names)
+    spec = text("many", f"  ab: {{weights: {{champion: 30, {shares}}}}}\n")
+    spec = re.sub(r"candidates: .*", lambda _: f"candidates:\n{arms}", spec)
+    root = tmp_path / "mlruns"
+    with open_store(str(root)) as store:
+        rollouts = Rollouts(store)
+        for number in range(120):
+            rollouts.create(f"draft-{number}", text(f"draft-{number}"))
+        started(rollouts, spec)
+        world = Traffic(rollouts, "many")
+        for _ in range(3):
+            world.come(800, rate=(0.3,) * 8, errors=(0.02,) * 8, milliseconds=(5.0,) * 8)
+            Controller(rollouts, "many", "test").turn()
+    with serving(root) as (client, _):
+        first = client.send("GET", "/rollouts?format=json").json
+        assert (first["total"], first["pages"], len(first["rollouts"])) == (121, 3, 50)
+        assert len(client.send("GET", "/rollouts?page=3&format=json").json["rollouts"]) == 21
+        told = client.send("GET", "/rollouts/many?format=json").json
+        assert [line["name"] for line in told["courses"]["latencies"]] == ["champion", *names]
+        assert [line["candidate"] for line in told["courses"]["intervals"]] == names
+        page = client.send("GET", "/rollouts/many", Accept="text/html").body.decode()
+        pictures = re.findall(r"<figure.*?</figure>", page, re.DOTALL)
+        assert max(picture.count("<polyline") for picture in pictures) == 8  # no more lines than colours

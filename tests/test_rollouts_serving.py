@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import http.client
-import json
 import os
 import pickle
+import re
+import resource
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections import Counter as Count
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -27,17 +29,20 @@ from rollout_world import AB, BANDIT, SHADOW, started, text
 from sklearn.tree import DecisionTreeRegressor
 
 import mlcli.sklearn
-from mlcli.errors import NotFound
+from mlcli.errors import InvalidInput, NotFound, StoreUnavailable
+from mlcli.models.mlmodel import tree_digest
 from mlcli.models.worker import CSV, INFER, JSON
 from mlcli.rollouts import lifecycle, rolloutfile
 from mlcli.rollouts.controller import Controller
+from mlcli.serving import pool
 from mlcli.serving import record as recording
+from mlcli.serving import rollout as policies
 from mlcli.serving.pool import Answer, Pool
-from mlcli.serving.record import Recorder, Row
-from mlcli.serving.rollout import Assigner, RolloutPolicy, controller_command, fault, force_of
+from mlcli.serving.record import INTERVAL, Recorder, Row
+from mlcli.serving.rollout import Assigner, RolloutPolicy, fault, force_of
 from mlcli.serving.units import fields_of
 from mlcli.store import open_store
-from mlcli.store.rollouts import Exposure, Rollouts, Weights
+from mlcli.store.rollouts import Exposure, Outcome, Rollouts, Weights
 
 HARMLESS = "policy: no_harm, min_units: 1000000"
 
@@ -86,6 +91,11 @@ class World:
         return next(f"c{n}" for n in range(10_000) if not self.policy.assigner.decide(f"c{n}", "r").arm)
 
 
+def rows_of(root: Path, columns: str):
+    with open_store(str(root)) as store:
+        return store.database.query(f"SELECT {columns} FROM predictions")
+
+
 def until(done, seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
     while not done():
@@ -103,6 +113,7 @@ def world(
     start: bool = True,
     timeout: float = 20,
     trust: bool = True,
+    digest: str = "",
     **settings,
 ):
     name = rolloutfile.parse(spec).name
@@ -114,29 +125,30 @@ def world(
             record = started(rollouts, spec) if start else rollouts.create(name, spec)
         rollout = lifecycle.spec_of(record)
         limit = rollout.shadow.timeout if rollout.strategy == "shadow" else timeout
-        other = Pool(launch(candidate, version="2", trust=trust), workers=1, timeout=limit, log=lambda _: None)
-        policies = []
+        launched = launch(candidate, version="2", trust=trust, digest=digest, only_digest=bool(digest))
+        other = Pool(launched, workers=1, timeout=limit, log=lambda _: None)
+        made = []
 
         class Later:
             """Takes the control's pool, which the gateway makes."""
 
             def __getattr__(self, what):
-                return getattr(policies[0], what)
+                return getattr(made[0], what)
 
-        later = Later()
-        made = launch(control)
-        with gateway_with(made, later, policies, other, rollout, record.key, root, timeout, settings) as running:
-            yield World(running, policies[0], rollouts, record.key)
+        with gateway_with(
+            launch(control), Later(), made, other, rollout, record.key, root, timeout, settings
+        ) as running:
+            yield World(running, made[0], rollouts, record.key)
 
 
 @contextmanager
-def gateway_with(made, later, policies, other, rollout, key, root, timeout, settings):
+def gateway_with(launched, later, made, other, rollout, key, root, timeout, settings):
     from mlcli.serving import run
 
     original = run.Serving.startup
 
     async def startup(self, sockets=None):
-        policies.append(
+        made.append(
             RolloutPolicy(
                 rollout, key, [self._gateway.pool, other], lambda: Rollouts(open_store(str(root))),
                 models=["doubler/1", "doubler/2"], **settings,
@@ -147,7 +159,7 @@ def gateway_with(made, later, policies, other, rollout, key, root, timeout, sett
     patch = pytest.MonkeyPatch()
     patch.setattr(run.Serving, "startup", startup)
     try:
-        with gateway(made, timeout=timeout, more=(other,), policy=later) as running:
+        with gateway(launched, timeout=timeout, more=(other,), policy=later) as running:
             yield running
     finally:
         patch.undo()
@@ -320,16 +332,50 @@ def test_control_answers_for_a_candidate_that_fails_which_is_charged(half, value
     assert half.ask(unit).json["predictions"] == [3.0]
 
 
-def test_a_candidate_that_is_being_started_again_keeps_nobody_waiting(half):
-    unit = half.candidate()
+def test_a_candidate_that_is_being_started_again_keeps_nobody_waiting_and_nobody_is_analysed(half):
+    """Units of both arms are left out alike, so that the shares of those that are not stay what was published."""
+    unit, other = half.candidate(), half.control()
     pool = half.policy.pools[1]
     until(lambda: pool.ready)
     os.kill(pool.workers[0].process.pid, signal.SIGKILL)
     until(lambda: not pool.ready)
-    answer = half.ask(unit)
-    assert (answer.status, answer.headers["x-mlcli-variant"]) == (200, "champion")
+    for who in (unit, other):
+        answer = half.ask(who, X_Request_Id=f"down-{who}")
+        assert (answer.status, answer.headers["x-mlcli-variant"]) == (200, "champion")
     until(lambda: pool.ready)
-    assert half.ask(unit).headers["x-mlcli-variant"] == "challenger"
+    assert half.ask(unit, X_Request_Id="up-again").headers["x-mlcli-variant"] == "challenger"
+    until(lambda: half.rows("1", "request_id = 'up-again'"))
+    left_out = half.rows("role, arm, propensity, error, unit", "request_id LIKE 'down-%'")
+    assert left_out == [("other", 0, 1.0, "", "")] * 2
+    assert half.rows("role, arm, propensity, error", "request_id = 'up-again'") == [("live", 1, 0.5, "")]
+    until(lambda: "worker-ended" in {event.kind for event in half.rollouts.events(half.key)})
+
+
+def test_a_candidate_that_ends_again_and_again_is_dead(doubler, tripler, root, monkeypatch):
+    monkeypatch.setattr(policies, "ENDS", 2)
+    with world(root, doubler, tripler, text(strategy=AB, decision=HARMLESS)) as one:
+        candidate = one.policy.pools[1]
+        for _ in range(2):
+            until(lambda: candidate.ready)
+            os.kill(candidate.workers[0].process.pid, signal.SIGKILL)
+            until(lambda: not candidate.ready)
+        until(lambda: "worker-dead" in {event.kind for event in one.rollouts.events(one.key)})
+
+
+def test_a_candidate_that_does_not_come_up_keeps_nobody_waiting_and_may_be_aborted(
+    doubler, root, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(policies, "LONG", 0.1)
+    monkeypatch.setattr(pool, "END", 0.1)
+    slow = naughty(tmp_path / "slow")
+    (slow / "code" / "naughty.py").write_text("import time\ndef _load_pyfunc(path):\n    time.sleep(600)\n")
+    with world(root, doubler, slow, text(strategy=AB, decision=HARMLESS)) as one:
+        units = [f"u{n}" for n in range(20)]
+        assert {one.ask(unit).body for unit in units} == {b'{"predictions": [2.0]}'}
+        lifecycle.abort(one.rollouts, "demo")
+        until(lambda: one.policy.pools[1].workers[0].process.poll() is not None)
+        assert {one.ask(unit).status for unit in units} == {200}
+    assert {role for (role,) in rows_of(root, "role")} == {"other"}
 
 
 def test_bad_input_charges_nobody(half):
@@ -340,6 +386,43 @@ def test_bad_input_charges_nobody(half):
     until(lambda: half.rows("1", "request_id = 'clients-fault'"))
     assert half.rows("error", "request_id = 'clients-fault'") == [("",)]
     assert fault(Answer(400, b'{"error_code": "BAD_REQUEST", "message": "the body is not JSON"}', 0)) == ""
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        ("{", "application/json", 400),
+        ('{"inputs": [[NaN]], "inputs": 1}', "application/json", 400),
+        ('{"dataframe_split": {"columns": ["no"], "data": [["x"]]}}', "application/json", 400),
+        ('{"inputs": [[1.0, 2.0]]}', "application/json", 400),
+        ("1", "text/html", 415),
+    ],
+)
+def test_what_cannot_be_read_is_told_in_mlflows_form(half, body, kind, status):
+    answer = half.running.post(body, Content_Type=kind, X_User_Id=half.candidate())
+    assert answer.status == status
+    assert set(answer.json) >= {"error_code", "message"}
+
+
+@pytest.mark.parametrize("unit", ['"\\ud800"', '"a\\u0000b"', f'"{"z" * 5000}"', "1e400", '"\\r\\nX-Evil: 1"'])
+def test_a_unit_of_any_text_is_kept_and_feedback_finds_it(half, unit):
+    name = f"odd{len(unit)}"
+    answer = half.running.post(f'{{"user_id": {unit}, "inputs": [[1.0]]}}', X_Request_Id=name)
+    assert answer.status == 200
+    assert "x-evil" not in answer.headers
+    until(lambda: half.rows("1", f"request_id = '{name}'"))
+    [(role, kept)] = half.rows("role, unit", f"request_id = '{name}'")
+    assert role == "live"
+    if unit.startswith('"'):
+        assert half.running.post(f'{{"unit": {unit}, "key": "odd"}}', "/feedback").status == 202
+        assert half.rollouts.database.query("SELECT 1 FROM outcomes WHERE unit = :unit", {"unit": kept})
+
+
+@pytest.mark.parametrize("given", ["a b", "x" * 129, "\xe9", ""])
+def test_a_request_id_that_cannot_stand_in_a_table_gets_another(half, given):
+    told = half.ask("ids", X_Request_Id=given).headers["x-request-id"]
+    assert told != given
+    assert len(told) == 24
 
 
 def test_a_candidate_that_refuses_what_control_accepts_is_charged(doubler, tmp_path, root):
@@ -353,11 +436,14 @@ def test_a_candidate_that_refuses_what_control_accepts_is_charged(doubler, tmp_p
         assert "refuses what control accepts" in one.rows("error")[0][0]
 
 
-def test_a_candidate_that_cannot_be_loaded_is_told_and_control_serves(doubler, tmp_path, root):
+def test_a_candidate_that_cannot_be_loaded_is_told_whenever_it_is_started_and_control_serves(doubler, tmp_path, root):
     broken = naughty(tmp_path / "broken", 0)
-    with world(root, doubler, broken, text(strategy=AB, decision=HARMLESS)) as one:
-        assert {one.ask(f"u{n}").status for n in range(10)} == {200}
+    with world(root, doubler, broken, text(strategy=AB, decision=HARMLESS), start=False) as one:
         until(lambda: any(event.kind == "worker-dead" for event in one.rollouts.events(one.key)))
+        lifecycle.start(one.rollouts, "demo")
+        until(lambda: one.policy.assigner.force.state == "running")
+        assert {one.ask(f"u{n}").status for n in range(10)} == {200}
+        until(lambda: one.rollouts.events(one.key)[-1].kind == "worker-dead")
         found = Controller(one.rollouts, "demo", "test").turn()
         assert (found.verdict.verdict, found.verdict.rule) == ("ROLLBACK", "dead")
         until(lambda: one.policy.assigner.force.state == "aborted")
@@ -376,8 +462,9 @@ class _Writes:
         return os.mkdir, (str(self.sentinel),)
 
 
-@pytest.mark.parametrize("what", ["hostile", "tampered"])
+@pytest.mark.parametrize("what", ["hostile", "tampered", "exchanged"])
 def test_a_candidate_that_must_not_be_loaded_runs_no_code_and_control_answers(doubler, root, tmp_path, what, capfd):
+    """Whoever is trusted: that lets a model run code, and does not make other files the ones that are on record."""
     sentinel = tmp_path / "owned"
     folder = tmp_path / "candidate"
     mlcli.sklearn.save_model(
@@ -385,7 +472,8 @@ def test_a_candidate_that_must_not_be_loaded_runs_no_code_and_control_answers(do
     )
     content = yaml.safe_load((folder / "MLmodel").read_text())
     file = folder / content["flavors"]["sklearn"]["pickled_model"]
-    if what == "hostile":
+    on_record = tree_digest(str(folder)) if what == "exchanged" else ""
+    if what != "tampered":
         file.write_bytes(pickle.dumps(_Writes(sentinel)))
         content.pop("mlcli")  # with it the digests: whoever can write the file can write them too
         (folder / "MLmodel").write_text(yaml.safe_dump(content))
@@ -393,36 +481,56 @@ def test_a_candidate_that_must_not_be_loaded_runs_no_code_and_control_answers(do
         whole = bytearray(file.read_bytes())
         whole[len(whole) // 2] ^= 1
         file.write_bytes(whole)
-    with world(root, doubler, folder, text(strategy=AB, decision=HARMLESS), trust=False) as one:
+    spec, trust = text(strategy=AB, decision=HARMLESS), what != "hostile"
+    with world(root, doubler, folder, spec, trust=trust, digest=on_record) as one:
         until(lambda: [event for event in one.rollouts.events(one.key) if event.kind == "worker-dead"])
         assert {one.ask(f"u{n}").body for n in range(20)} == {b'{"predictions": [2.0]}'}
     assert not sentinel.exists()
-    assert {"hostile": "can run code", "tampered": "damaged"}[what] in capfd.readouterr().err
+    why = {"hostile": "can run code", "tampered": "damaged", "exchanged": "not the model on record"}
+    assert why[what] in capfd.readouterr().err
 
 
 # --- shadows (G1, G2; F1, F2, F3, F4)
 
 
-def test_a_shadow_changes_no_byte_whatever_it_does(doubler, tripler, root, tmp_path):
-    values = [1.0, 2.0, -5, 3.0, 4.0]
+SABOTEUR = """
+import os, signal
+class Model:
+    def predict(self, rows):
+        act = int(rows[0, 0])
+        if act == 1: raise ValueError("no \\ud800")
+        if act == 2: os._exit(1)
+        if act == 3: os.kill(os.getpid(), signal.SIGKILL)
+        if act == 4: raise MemoryError
+        return 3 * rows[:, 0]
+def _load_pyfunc(path):
+    return Model()
+"""
+
+
+def test_a_shadow_changes_no_byte_whatever_it_does(doubler, root, tmp_path):
+    saboteur = naughty(tmp_path / "saboteur")
+    (saboteur / "code" / "naughty.py").write_text(SABOTEUR)
+    values = [0.0, 1.0, 2.0, 3.0, 4.0, -5, 5.0]
 
     def told(one: World):
-        ignored = ("date", "x-request-id")
-        answers = [one.ask(f"u{n}", value, X_Request_Id=f"r{n}") for n, value in enumerate(values * 4)]
-        return [
-            (a.status, a.body, {k: v for k, v in a.headers.items() if k not in ignored}) for a in answers
-        ]  # fmt: skip
+        answers = []
+        for n, value in enumerate(values * 3):
+            answer = one.ask(f"u{n}", value, X_Request_Id=f"r{n}")
+            headers = {key: text for key, text in answer.headers.items() if key != "date"}
+            answers.append((answer.status, answer.body, headers))
+        return answers
 
     off = SHADOW.replace("fraction: 1.0", "fraction: 0.0")
-    with world(tmp_path / "off", doubler, tripler, text(strategy=off, decision=HARMLESS)) as one:
+    with world(tmp_path / "off", doubler, saboteur, text(strategy=off, decision=HARMLESS)) as one:
         plain = told(one)
         assert one.rows("1", "role = 'shadow'") == []
-    with world(root, doubler, tripler, text(strategy=SHADOW, decision=HARMLESS)) as one:
+    with world(root, doubler, saboteur, text(strategy=SHADOW, decision=HARMLESS)) as one:
         assert told(one) == plain
-        one.wait_for(20, "shadow")
-        assert one.rows("score", "role = 'shadow' AND request_id = 'r0'") == [(3.0,)]
-        errors = one.rows("error", "role = 'shadow' AND request_id = 'r2'")
-        assert "five is too many" in errors[0][0]
+        until(lambda: one.rows("1", "role = 'shadow' AND request_id = 'r1'"))
+        assert one.rows("score", "role = 'shadow' AND request_id = 'r0'") == [(0.0,)]
+        errors = one.rows("error", "role = 'shadow' AND request_id = 'r1'")
+        assert r"no \ud800" in errors[0][0]
 
 
 STUBBORN = "import os, time\nclass Model:\n    def predict(self, rows):\n        {act}\n        return rows[:, 0]\ndef _load_pyfunc(path):\n    return Model()\n"
@@ -463,18 +571,20 @@ def test_a_shadow_that_spins_costs_the_gateway_no_cpu_and_clients_get_every_answ
     assert spent["spins"] <= 1.2 * spent["as quick"]  # gateway and client, which share this process
 
 
-@pytest.mark.parametrize("act", ["time.sleep(60)", "os._exit(1)"], ids=["hangs", "crashes"])
-def test_a_shadow_that_hangs_or_crashes_is_dropped_and_counted(doubler, root, tmp_path, act):
+def test_a_shadow_that_hangs_is_dropped_and_counted_and_a_control_that_does_is_504(doubler, root, tmp_path):
     model = naughty(tmp_path / "stubborn")
-    (model / "code" / "naughty.py").write_text(STUBBORN.format(act=act))
-    with world(root, doubler, model, text(strategy=SHADOW.replace("queue: 50", "queue: 5"), decision=HARMLESS)) as one:
-        start = time.monotonic()
+    (model / "code" / "naughty.py").write_text(STUBBORN.format(act="time.sleep(60)"))
+    spec = text(strategy=SHADOW.replace("queue: 50", "queue: 5"), decision=HARMLESS)
+    with world(root, doubler, model, spec, timeout=3) as one:
         assert {one.ask(f"u{n}").body for n in range(40)} == {b'{"predictions": [2.0]}'}
-        assert time.monotonic() - start < 20  # a hang of 60 s reaches no client
+        assert not one.rows("1", "role = 'shadow'")  # all clients were answered while the first copy still hung
         until(lambda: one.rows("1", "role = 'shadow' AND error <> ''"))
         until(lambda: sum(c.dropped for c in one.rollouts.counters(one.key, one.kept())) > 0)
         counters = one.rollouts.counters(one.key, one.kept())
         assert sum(c.dropped for c in counters if c.role == "live") == 0
+        answer = one.ask("slow", -2)
+        assert (answer.status, answer.json["error_code"]) == (504, "DEADLINE_EXCEEDED")
+        until(lambda: one.rows("status", "unit = 'slow' AND error <> ''") == [(504,)])
 
 
 # --- feedback (F10, F11)
@@ -516,9 +626,7 @@ def test_abort_reaches_the_gateway_within_a_second_with_no_controller_alive(doub
         unit = one.candidate()
         assert one.ask(unit).headers["x-mlcli-variant"] == "challenger"
         lifecycle.abort(one.rollouts, "demo", reason="enough")
-        sent = time.monotonic()
         until(lambda: one.ask(unit).headers["x-mlcli-variant"] == "champion")
-        assert time.monotonic() - sent < 5  # a poll each quarter of a second; the rest is this machine's
         assert [event.kind for event in one.rollouts.events(one.key)][-1] == "aborted"
         until(lambda: not one.policy.pools[1].ready)  # and its process is gone
 
@@ -582,9 +690,8 @@ def test_a_store_that_is_locked_keeps_nobody_waiting_and_loses_nothing(doubler, 
     with world(root, doubler, tripler, text(strategy=AB, decision=HARMLESS)) as one:
         with closing(sqlite3.connect(root / "mlcli.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
-            start = time.monotonic()
             assert [one.ask(f"u{n}").status for n in range(20)] == [200] * 20
-            assert time.monotonic() - start < 10
+            assert one.rows("1") == []
             other.execute("ROLLBACK")
         one.wait_for(20)
         assert sum(c.n for c in one.rollouts.counters(one.key, one.kept())) == 20
@@ -594,9 +701,9 @@ def row(n: int, ns: int = 10**18) -> Row:
     return Row(f"r{n}", "live", n % 2, n % 2, 1, 0.5, f"u{n}", ns, 900, 200, "", b"x" * 100, b'{"predictions": [1]}')
 
 
-def recorded(root: Path, work, **settings) -> Recorder:
+def recorded(root: Path, work, opened=None, **settings) -> Recorder:
     async def play() -> Recorder:
-        recorder = Recorder(lambda: Rollouts(open_store(str(root))), "demo", 1, **settings)
+        recorder = Recorder(opened or (lambda: Rollouts(open_store(str(root)))), "demo", 1, **settings)
         recorder.start()
         await work(recorder)
         await recorder.close()
@@ -605,53 +712,99 @@ def recorded(root: Path, work, **settings) -> Recorder:
     return asyncio.run(play())
 
 
-def test_a_burst_sheds_rows_and_no_counts(root, monkeypatch):
-    monkeypatch.setattr(recording, "MAX_ROWS", 100)
+@pytest.fixture
+def half_of_each(root):
     with open_store(str(root)) as store:
         started(Rollouts(store), text(strategy=AB))
-
-    async def burst(recorder):
-        for n in range(1_000):
-            recorder.add(row(n))
-
-    recorder = recorded(root, burst)
-    with open_store(str(root)) as store:
-        rollouts = Rollouts(store)
-        counters = rollouts.counters(1, rollouts.batch_at(1)[0])
-        assert sum(counter.n for counter in counters) == 1_000
-        assert sum(counter.shed for counter in counters) == recorder.shed == 1_000 - recorder.written
-        assert recorder.written <= 200
+    return root
 
 
-def test_a_disk_that_is_full_for_a_while_loses_no_count(root, monkeypatch):
-    from mlcli.errors import StoreUnavailable
-
-    with open_store(str(root)) as store:
-        started(Rollouts(store), text(strategy=AB))
-    monkeypatch.setattr(recording, "_BACK_OFF", 0.01)
-    failures = iter([True, True, True])
-    record = Rollouts.record
-
-    def full(self, *args, **more):
-        if next(failures, False):
-            raise StoreUnavailable("database or disk is full")
-        return record(self, *args, **more)
-
-    monkeypatch.setattr(Rollouts, "record", full)
-
-    async def work(recorder):
-        for n in range(50):
-            recorder.add(row(n), Exposure(f"u{n}", 1, n % 2, 0.1, 0.5, 1))
-            await asyncio.sleep(0.002)
-        await asyncio.sleep(0.5)
-
-    recorder = recorded(root, work)
-    assert recorder.failures == 3
+def counted(root: Path) -> tuple[int, int, int]:
+    """Requests by the counters, of them shed, and rows."""
     with open_store(str(root)) as store:
         rollouts = Rollouts(store)
         batch = rollouts.batch_at(1)[0]
-        assert sum(counter.n for counter in rollouts.counters(1, batch)) == 50
-        assert sum(n for *_, n in rollouts.count_units(1, batch)) == 50
+        counters = rollouts.counters(1, batch)
+        rows = sum(rollouts.count_rows(1, batch).values())
+        return sum(one.n for one in counters), sum(one.shed for one in counters), rows
+
+
+def test_a_store_that_is_away_costs_bounded_memory_and_no_count(half_of_each, monkeypatch):
+    monkeypatch.setattr(recording, "MAX_ROWS", 500)
+    back = threading.Event()
+
+    def opened() -> Rollouts:
+        back.wait()
+        return Rollouts(open_store(str(half_of_each)))
+
+    async def burst(recorder):
+        tracemalloc.start()
+        held = []
+        for n in range(40_000):
+            recorder.add(row(n), Exposure(f"u{n}", 1, n % 2, 0.1, 0.5, 1))
+            if n % 5_000 == 4_999:
+                held.append(tracemalloc.get_traced_memory()[0])
+        tracemalloc.stop()
+        assert max(held) < 3_000_000  # two batches; what came is twenty times that
+        back.set()
+
+    recorder = recorded(half_of_each, burst, opened)
+    n, shed, rows = counted(half_of_each)
+    assert (n, shed) == (40_000, recorder.shed)
+    assert rows == n - shed <= 1_000
+
+
+def test_outcomes_that_a_store_does_not_take_are_refused_when_too_many_wait(half_of_each, monkeypatch):
+    monkeypatch.setattr(recording, "MAX_OUTCOMES", 10)
+    back = threading.Event()
+
+    def opened() -> Rollouts:
+        back.wait()
+        return Rollouts(open_store(str(half_of_each)))
+
+    async def flood(recorder):
+        made = [[Outcome(f"u:u{n}:k", "", f"u{n}", "k", 1.0, 1)] for n in range(12)]
+        sent = [asyncio.ensure_future(recorder.feedback(one)) for one in made]
+        await asyncio.sleep(0.05)
+        back.set()
+        told = await asyncio.gather(*sent, return_exceptions=True)
+        assert told[:10] == [(1, 0)] * 10
+        assert {type(one) for one in told[10:]} == {StoreUnavailable}
+        assert await recorder.feedback(made[11]) == (1, 0)
+
+    recorded(half_of_each, flood, opened)
+
+
+@pytest.mark.parametrize("wrong", [{"error": "\ud800"}, {"propensity": "\ud800"}, {"status": 2**70}])
+def test_what_no_database_takes_is_left_out_and_everything_after_it_is_kept(half_of_each, wrong):
+    async def work(recorder):
+        recorder.add(row(0)._replace(**wrong))
+        with pytest.raises(InvalidInput):
+            await recorder.feedback([Outcome("u:a:k", "", "a", "k", 1.0, 2**70)])
+        recorder.add(row(1), Exposure("u1", 1, 1, 0.1, 0.5, 1))
+        assert await recorder.feedback([Outcome("u:b:k", "", "b", "k", 1.0, 1)]) == (1, 0)
+
+    recorder = recorded(half_of_each, work)
+    n, shed, rows = counted(half_of_each)
+    assert (n, shed, rows) == (2, recorder.shed, 2 - recorder.shed)
+    assert recorder.shed in (1, 2)
+
+
+def test_a_gateway_that_ends_waits_for_a_store_that_is_away(half_of_each, monkeypatch):
+    monkeypatch.setattr(recording, "_BACK_OFF", 0.01)
+    looks = iter(range(5))
+
+    def opened() -> Rollouts:
+        if next(looks, None) is not None:
+            raise StoreUnavailable("the store is busy")
+        return Rollouts(open_store(str(half_of_each)))
+
+    async def work(recorder):
+        for n in range(10):
+            recorder.add(row(n))
+
+    assert recorded(half_of_each, work, opened).failures == 5
+    assert counted(half_of_each) == (10, 0, 10)
 
 
 def test_several_gateways_write_at_once_and_counts_stay_exact(root):
@@ -690,14 +843,7 @@ def test_a_controller_that_does_not_hear_keeps_no_gateway_from_its_end(doubler, 
     assert time.monotonic() - start < 20
 
 
-# --- the whole, in processes of their own (F6, F7, F12)
-
-
-@pytest.fixture
-def registered(doubler, tripler, root):
-    with open_store(str(root)) as store:
-        started(Rollouts(store), text(strategy=AB, control=str(doubler), candidate=str(tripler), decision=HARMLESS))
-    return root
+# --- the whole, in processes of their own (F6, F7, F8, F12, F15)
 
 
 @contextmanager
@@ -721,75 +867,119 @@ def serve(root: Path, *options: str):
         process.stdout.close()
 
 
-def send(port: int, n: int, first: int = 0) -> int:
-    """How many of n requests were answered with 200 before the server ended."""
-    done = 0
+def send(port: int, first: int, n: int, rate: float = 50.0) -> dict[str, float]:
+    """Send ``n`` requests at a rate until the server ends; when each that was answered with 200 was."""
+    answered = {}
+    start = time.monotonic()
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
         try:
-            for number in range(first, first + n):
-                headers = {"Content-Type": "application/json", "X-User-Id": f"u{number}", "X-Request-Id": f"r{number}"}
-                connection.request("POST", "/invocations", json.dumps({"inputs": [[1.0]]}), headers)
+            for number in range(n):
+                time.sleep(max(start + number / rate - time.monotonic(), 0))
+                name = f"r{first + number}"
+                headers = {"Content-Type": "application/json", "X-User-Id": f"u{name}", "X-Request-Id": name}
+                connection.request("POST", "/invocations", '{"inputs": [[1.0]]}', headers)
                 answer = connection.getresponse()
                 answer.read()
-                done += answer.status == 200
+                if answer.status == 200:
+                    answered[name] = time.monotonic()
         except (OSError, http.client.HTTPException):
             pass
-    return done
+    return answered
 
 
-def kept(root: Path) -> int:
-    with open_store(str(root)) as store:
-        assert store.database.damage() == []
-        return store.database.one("SELECT COUNT(*) FROM predictions WHERE status = 200")[0]
+def full_for_a_while(process: subprocess.Popen, seconds: float) -> None:
+    """Let no file of the process grow, as on a disk that is full."""
+    _, most = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, most))
+    time.sleep(seconds)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (most, most))
+
+
+def store_failures(port: int) -> float:
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+        connection.request("GET", "/metrics")
+        page = connection.getresponse().read().decode()
+    return float(re.search(r"mlcli_serve_rollout_store_failures_total\{\S* (\S+)", page)[1])
+
+
+MARGIN = 1.0  # seconds by which this machine may be late with a flush
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="a limit is set on another process")
 @pytest.mark.parametrize(
     ("durability", "ending"), [("async", signal.SIGTERM), ("group", signal.SIGKILL), ("async", signal.SIGKILL)]
 )
-def test_what_a_gateways_end_loses_is_what_its_durability_says(registered, durability, ending):
-    with serve(registered, "--durability", durability, "--no-controller") as (process, port):
-        answered = []
-        senders = [
-            threading.Thread(target=lambda n=n: answered.append(send(port, 10_000, n * 10_000))) for n in range(2)
-        ]
-        for sender in senders:
-            sender.start()
-        time.sleep(1.5)
+def test_what_a_gateways_end_loses_is_what_its_durability_says(doubler, tripler, root, durability, ending):
+    """At 200 requests a second; before a SIGTERM the disk is full for a while too."""
+    with open_store(str(root)) as store:
+        started(Rollouts(store), text(strategy=AB, control=str(doubler), candidate=str(tripler), decision=HARMLESS))
+    with (
+        ThreadPoolExecutor(4) as senders,
+        serve(root, "--durability", durability, "--no-controller") as (process, port),
+    ):
+        sent = [senders.submit(send, port, part * 10_000, 10_000) for part in range(4)]
+        time.sleep(1.0)
+        if ending == signal.SIGTERM:
+            full_for_a_while(process, 1.0)
+            assert store_failures(port) > 0
+        else:
+            time.sleep(INTERVAL + MARGIN)
         process.send_signal(ending)
-        for sender in senders:
-            sender.join()
-        process.wait(20)
-    seen = sum(answered)
-    assert seen > 50
+        ended = time.monotonic()
+        answered = {name: at for one in sent for name, at in one.result().items()}
+        process.wait(40)
+    with open_store(str(root)) as store:
+        assert store.database.damage() == []
+        kept = {name for (name,) in store.database.query("SELECT request_id FROM predictions WHERE status = 200")}
+        n = sum(counter.n for counter in Rollouts(store).counters(1, 2**40))
     if ending == signal.SIGTERM:
-        assert kept(registered) == seen
+        assert kept == set(answered)
+        assert n == len(answered)
     elif durability == "group":
-        assert kept(registered) >= seen
+        assert set(answered) <= kept
     else:
-        assert seen - kept(registered) <= seen * 0.6  # what came in a flush's time, of more than a second
+        due = {name for name, at in answered.items() if at < ended - INTERVAL - MARGIN}
+        assert due
+        assert due <= kept
+    assert len(answered) > 20
 
 
 @pytest.mark.slow
-def test_a_controller_that_is_killed_gets_a_successor_that_goes_on_where_it_was(registered, root):
-    command = controller_command(str(root), "demo")
-    first = subprocess.Popen(command)
-    try:
-        with open_store(str(root)) as store:
-            rollouts = Rollouts(store)
+def test_gateways_with_several_workers_obey_one_controller_and_none(doubler, tripler, root):
+    """Two gateways with two workers each: exact counts, one controller at a time, and an abort when there is none."""
+    spec = text(control=str(doubler), candidate=str(tripler), decision=HARMLESS)
+    with open_store(str(root)) as store:
+        rollouts = Rollouts(store)
+        started(rollouts, spec)
+        lifecycle.advance(rollouts, "demo")
+        step = rollouts.get("demo").step
+        with serve(root, "-w", "2") as (_, one), serve(root, "-w", "2") as (_, other), ThreadPoolExecutor(4) as senders:
+            sent = [senders.submit(send, port, n * 100, 100, 1e9) for n, port in enumerate((one, other, one, other))]
+            answered = {name for part in sent for name in part.result()}
+            assert len(answered) == 400
+            until(lambda: sum(counter.n for counter in rollouts.counters(1, 2**40)) == 400)
+            assert {name for (name,) in rows_of(root, "request_id")} == answered
+            assert rollouts.count_crossed(1, 2**40) == 0
             until(lambda: rollouts.get("demo").controller)
-            holder = rollouts.get("demo").controller
-            second = subprocess.Popen(command)
-            try:
-                first.kill()
-                first.wait()
-                until(lambda: rollouts.get("demo").controller not in ("", holder), 30)
-                assert rollouts.get("demo").state == "running"
-                lifecycle.abort(rollouts, "demo")
-                assert second.wait(30) == 0
-            finally:
-                second.kill()
-                second.wait()
-    finally:
-        first.kill()
-        first.wait()
+            first = rollouts.get("demo").controller
+            os.kill(int(first.split(":")[1]), signal.SIGKILL)
+            until(lambda: rollouts.get("demo").controller not in ("", first), 40)
+            assert (rollouts.get("demo").state, rollouts.get("demo").step) == ("running", step)
+            os.kill(int(rollouts.get("demo").controller.split(":")[1]), signal.SIGKILL)
+            lifecycle.abort(rollouts, "demo")
+            assigner = Assigner(lifecycle.spec_of(rollouts.get("demo")))
+            assigner.force = force_of(assigner.rollout, "running", rollouts.weights(1)[-2])
+            unit = next(f"u{n}" for n in range(1_000) if assigner.decide(f"u{n}", "r").arm)
+            for port in (one, other):
+                until(lambda port=port: variant(port, unit) == "champion")
+            assert [event.kind for event in rollouts.events(1)][-1] == "aborted"
+
+
+def variant(port: int, unit: str) -> str:
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+        headers = {"Content-Type": "application/json", "X-User-Id": unit}
+        connection.request("POST", "/invocations", '{"inputs": [[1.0]]}', headers)
+        answer = connection.getresponse()
+        answer.read()
+        return answer.headers["x-mlcli-variant"]

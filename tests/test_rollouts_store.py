@@ -9,6 +9,8 @@ import time
 from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rollout_world import AB, BANDIT, CANARY, SHADOW, Traffic, started, text
 
 from mlcli.errors import AlreadyExists, InvalidInput, InvalidState, NotFound
@@ -16,11 +18,23 @@ from mlcli.rollouts import controller as controlling
 from mlcli.rollouts import lifecycle
 from mlcli.rollouts import pace as pacing
 from mlcli.rollouts.controller import Controller
+from mlcli.rollouts.models import settled
 from mlcli.rollouts.observe import adjusted, analyze, moves
 from mlcli.rollouts.offline import demand
 from mlcli.store import open_store
 from mlcli.store import rollouts as kept
-from mlcli.store.rollouts import Counter, Exposure, Outcome, Prediction, Rollouts, Sums, Weights, outcome_of
+from mlcli.store.rollouts import (
+    Counter,
+    Exposure,
+    Model,
+    Outcome,
+    Prediction,
+    Rollouts,
+    Sums,
+    Weights,
+    outcome_of,
+    unit_of,
+)
 
 
 @pytest.fixture
@@ -118,6 +132,7 @@ def test_batches_stay_in_their_order_when_the_clock_is_set_back(rollouts, monkey
     first, later = rollouts.batch_at(key)
     monkeypatch.setattr(kept.time, "time_ns", lambda: later - 3600 * 10**9)
     rollouts.record(key, [prediction("b")])
+    assert analyze(rollouts, "demo").moment.ns > later  # what was known is still known
     lifecycle.abort(rollouts, "demo")
     batch, ns = rollouts.batch_at(key)
     assert batch > first
@@ -175,6 +190,39 @@ def registered(rollouts, versions: int = 2) -> None:
     store.set_registered_model_alias("churn", "champion", "1")
 
 
+def test_a_rollout_keeps_the_models_that_it_began_with_whatever_becomes_of_an_alias(rollouts):
+    registered(rollouts)
+    started(rollouts, text(strategy=AB, candidate="churn/2"))
+    rollouts.store.set_registered_model_alias("churn", "champion", "2")
+    told = analyze(rollouts, "demo").to_dictionary()["arms"]
+    assert [(arm["uri"], arm["model"]) for arm in told] == [
+        ("models:/churn@champion", "models:/churn/1"),
+        ("churn/2", "models:/churn/2"),
+    ]
+    assert lifecycle.moved(rollouts, rollouts.get("demo")) == [
+        "models:/churn@champion is models:/churn/2 by now; the rollout stays with models:/churn/1"
+    ]
+    assert settled(rollouts, "demo", lifecycle.spec_of(rollouts.get("demo")))[0].version == "1"
+
+
+def test_a_candidate_named_by_an_alias_is_promoted_as_the_version_that_it_was(rollouts):
+    registered(rollouts, versions=3)
+    rollouts.store.set_registered_model_alias("churn", "next", "2")
+    started(rollouts, text(candidate="models:/churn@next"))
+    rollouts.store.set_registered_model_alias("churn", "next", "3")
+    lifecycle.promote(rollouts, "demo")
+    assert rollouts.store.get_model_version_by_alias("churn", "champion").version == "2"
+    assert "mlcli.rollout.demo" in rollouts.store.get_model_version("churn", "2").tags
+
+
+def test_of_a_model_that_was_not_there_at_the_start_the_first_that_is_served_stays(rollouts):
+    record = started(rollouts, text())
+    assert rollouts.models(record.key) == ()
+    first, other = (Model("models:/churn/2", "churn", "2", digest) for digest in ("sha256:a", "sha256:b"))
+    assert rollouts.settle("demo", [None, first]) == (None, first)
+    assert rollouts.settle("demo", [other, other]) == (other, first)
+
+
 def test_a_promotion_that_cannot_be_is_told_and_the_controller_goes_on(rollouts):
     started(rollouts, text(strategy=AB))  # its models are not registered
     record = watched(rollouts, turns=3, rate=(0.1, 0.5))
@@ -193,6 +241,17 @@ def test_a_better_candidate_is_promoted_with_the_alias_and_it_is_written_on_its_
     told = json.loads(store.get_model_version("churn", "2").tags["mlcli.rollout.demo"])
     assert told["verdict"] == "promoted"
     assert "conversion" in told["reason"]
+
+
+def test_an_alias_that_was_moved_meanwhile_is_not_taken_back_by_a_promotion(rollouts):
+    registered(rollouts, versions=3)
+    started(rollouts, text())
+    rollouts.store.set_registered_model_alias("churn", "champion", "3")
+    record = lifecycle.promote(rollouts, "demo")
+    assert record.state == "promoted"
+    assert rollouts.store.get_model_version_by_alias("churn", "champion").version == "3"
+    told = [event.reason for event in rollouts.events(record.key) if event.kind == lifecycle.ALIAS_KEPT]
+    assert told == ["churn@champion was moved to version 3 meanwhile, which was not compared with: it stays there"]
 
 
 def test_a_promotion_whose_alias_cannot_be_switched_does_not_happen(rollouts):
@@ -419,11 +478,32 @@ def evaluated(rollouts, version: str, value: float) -> str:
         ({"unit": "u", "key": "k", "ts": "yesterday"}, "seconds"),
         ({"unit": "u", "key": "k", "when": 1}, "not a field"),
         ({"unit": "", "key": "k"}, "are text"),
+        ({"unit": " ", "key": "k"}, "are text"),
+        ({"unit": "u", "key": "k" * 300}, "at most 250"),
+        ({"request_id": "a\0b", "key": "k"}, "printable"),
+        ({"unit": "u", "key": "k", "idempotency_key": "\ud800"}, "printable"),
+        ({"unit": "u", "key": "k", "value": 10**400}, "finite number"),
+        ({"unit": "u", "key": "k", "value": 1e200}, "finite number"),
+        ({"unit": "u", "key": "k", "ts": 9.9e9}, "seconds"),
     ],
 )
 def test_feedback_that_cannot_be_used_is_refused(given, told):
     with pytest.raises(InvalidInput, match=told):
         outcome_of(given, 1, lambda: "new")
+
+
+@given(st.text(max_size=600))
+def test_a_unit_that_a_client_names_is_one_that_each_database_can_hold(text):
+    found = unit_of(text)
+    assert len(found) <= 200
+    assert "\0" not in found
+    assert found.encode().decode() == found
+    assert unit_of(found) == found
+    assert text.strip().isprintable() <= (found == text.strip() or len(text.strip()) > 200)
+
+
+def test_long_units_that_begin_alike_stay_two():
+    assert unit_of("x" * 500) != unit_of("x" * 500 + "y")
 
 
 def test_the_first_outcome_of_a_key_stays_and_counts_add_up():
@@ -437,8 +517,11 @@ def test_the_first_outcome_of_a_key_stays_and_counts_add_up():
 
 
 def test_rollouts_are_not_kept_behind_a_server():
-    with pytest.raises(InvalidInput, match="not behind a tracking server"):
-        Rollouts(object())
+    with open_store("http://ann:secret@127.0.0.1:1") as store, pytest.raises(InvalidInput) as refused:
+        Rollouts(store)
+    assert "not behind a tracking server" in refused.value.message
+    assert "http://127.0.0.1:1/rollouts" in str(refused.value.hint)  # where they are to be seen
+    assert "secret" not in refused.value.message + str(refused.value.hint)
 
 
 def test_what_is_read_leaves_no_store_behind(root):

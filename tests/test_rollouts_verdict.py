@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from rollout_world import AB, BANDIT, CANARY, text
+from seeds import each_seed
 from test_rollouts_statistics import least, most
 
 from mlcli.errors import InvalidInput
@@ -158,8 +159,10 @@ def test_rewards_that_moved_traffic_do_not_bias_the_effect():
 # --- whole rollouts through the same verdicts
 
 
-def test_a_rollout_of_the_same_model_is_seldom_decided():
-    found = simulate(rollout(), Truth(0.2, 0.0), reps=30, units=4_000, every=250)
+@each_seed
+def test_a_rollout_of_the_same_model_is_seldom_decided(seed, measured):
+    found = simulate(rollout(), Truth(0.2, 0.0), reps=30, units=4_000, every=250, seed=seed)
+    measured("decided", found.share("PROMOTE") + found.share("ROLLBACK"))
     assert found.share("PROMOTE") + found.share("ROLLBACK") <= most(0.06, 30)
 
 
@@ -173,30 +176,40 @@ def test_a_better_model_gets_through_a_canary_and_a_broken_one_does_not():
     assert slow.share("ROLLBACK") == 1.0
 
 
-def test_lost_units_are_noticed():
-    found = simulate(rollout(), Truth(0.2, 0.0, lost_share=0.3), reps=10, units=8_000, every=200)
+@each_seed
+def test_lost_units_are_noticed(seed):
+    found = simulate(rollout(), Truth(0.2, 0.0, lost_share=0.3), reps=10, units=8_000, every=200, seed=seed)
     assert found.share("INVALID") == 1.0
 
 
 @pytest.mark.slow
-def test_a_bandit_of_equal_arms_is_seldom_decided():
+@each_seed
+def test_a_bandit_of_equal_arms_is_seldom_decided(seed):
     bandit = rollout(BANDIT)
-    found = simulate(bandit, Truth(0.2, 0.0), reps=40, units=4_000, every=250)
+    found = simulate(bandit, Truth(0.2, 0.0), reps=40, units=4_000, every=250, seed=seed)
     assert found.share("PROMOTE") <= most(0.05, 40)
 
 
 @pytest.mark.slow
-def test_watched_for_long_the_same_model_keeps_the_promised_rate():
+@each_seed
+def test_watched_for_long_the_same_model_keeps_the_promised_rate(seed, measured):
     for strategy in (AB, CANARY):
-        found = simulate(rollout(strategy), Truth(0.05, 0.0), reps=60, units=6_000, every=300, seed=1)
+        found = simulate(rollout(strategy), Truth(0.05, 0.0), reps=60, units=6_000, every=300, seed=seed)
+        measured(
+            f"PROMOTE, ROLLBACK of the same model ({strategy.split(':')[0].strip()})",
+            [found.share("PROMOTE"), found.share("ROLLBACK")],
+        )
         assert found.share("PROMOTE") <= most(0.05, 60)
         assert found.share("ROLLBACK") <= most(0.01, 60)
 
 
-def test_a_plan_has_the_power_it_says():
+@each_seed
+def test_a_plan_has_the_power_it_says(seed, measured):
     n = proportion_size(0.2, 0.25)
     assert n == pytest.approx(1093.739, abs=1e-3)
-    assert 0.77 <= fixed_power(0.2, 0.25, round(n), reps=2_000, seed=3) <= 0.83
+    power = fixed_power(0.2, 0.25, round(n), reps=4_000, seed=seed)
+    measured("power played out, of .80 planned", power)
+    assert 0.77 <= power <= 0.83
 
 
 def test_a_plan_needs_more_units_when_it_is_watched():

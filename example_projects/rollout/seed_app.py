@@ -15,7 +15,8 @@ from fastapi import FastAPI, Header, HTTPException
 
 NAME = os.environ.get("MODEL_NAME", "recommender")
 app = FastAPI()
-models = {"A": mlcli.pyfunc.load_model(f"models:/{NAME}/1"), "B": mlcli.pyfunc.load_model(f"models:/{NAME}/2")}
+VERSIONS = {"A": "1", "B": os.environ.get("MODEL_B", "2")}
+models = {arm: mlcli.pyfunc.load_model(f"models:/{NAME}/{version}") for arm, version in VERSIONS.items()}
 
 
 def arm_of(user):

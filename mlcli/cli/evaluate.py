@@ -159,6 +159,8 @@ def evaluate(
 
     Exits with 1 when a threshold is not reached.
 
+    For example:
+
     \b
     mlcli evaluate models:/churn/3 --data test.csv --target churned
     mlcli evaluate models:/churn/3 --data all.csv --target churned \
@@ -217,7 +219,7 @@ class _Progress:
         if self._start is None:
             self._start, self._before = now, done
             if done:
-                render.note(f"{done} of {total} folds were done before")
+                render.note(f"{done} of {total} folds {'was' if done == 1 else 'were'} done before")
         if now - self._start < 0.3 or not render.on_terminal(sys.stderr) or os.environ.get("TERM") == "dumb":
             return
         fresh = done - self._before

@@ -65,17 +65,11 @@ def download(
 
 def check(folder: str) -> None:
     """Compare the files of a model with the digests that its MLmodel file lists, where it lists any."""
-    own = mlmodel.read(folder).get(mlmodel.OWN_KEY)
-    listed = own.get("digests") if isinstance(own, dict) else None
-    if not isinstance(listed, dict):
+    content = mlmodel.read(folder)
+    if not mlmodel.noted_digests(content):
         render.detail("the model lists no digests: nothing to check it against")
-        return
-    for name, digest in mlmodel.digests(folder).items():
-        if name in listed and listed[name] != digest:
-            raise ModelError(
-                f"the file {name} of the model is not the one that was logged: its SHA-256 is {digest}, not {listed[name]}",
-                hint="it was changed or damaged since; nothing was put in its place. Log the model again",
-            )
-    gone = sorted(name for name in listed if not os.path.isfile(os.path.join(folder, *str(name).split("/"))))
-    if gone:
-        raise ModelError(f"the model lacks {', '.join(gone)}, which was logged with it", hint="log the model again")
+    try:
+        mlmodel.check_digests(folder, content)
+    except ModelError as error:  # the folder is the copy made aside, which goes
+        message = str(error).replace(f"{folder} is damaged: ", "the model is damaged: ")
+        raise ModelError(message, hint="nothing was put in its place. Log the model again") from None

@@ -42,7 +42,7 @@ def inspect(uri: Uri, as_json: options.Json = False) -> None:
     as it says it.
     """
     from mlcli.models.inspection import inspect as look
-    from mlcli.serving.launch import whole_uri
+    from mlcli.models.loading import whole_uri
 
     found = look(whole_uri(uri))
     if as_json:
@@ -166,7 +166,7 @@ def add(uri: Uri, as_json: options.Json = False) -> None:
     `mlcli models inspect URI` shows before what that is. A change of any of its files ends it.
     """
     from mlcli.models.inspection import inspect as look
-    from mlcli.serving.launch import whole_uri
+    from mlcli.models.loading import whole_uri
 
     if re.match(r"sha256:[0-9a-f]{64}\Z", uri):
         digest, about = uri, ""

@@ -16,7 +16,7 @@ LEAST_WIDTH, LEAST_HEIGHT = 24, 4
 
 
 class Line(NamedTuple):
-    """A curve to draw: its name and its points, in order along the axis."""
+    """A curve to draw: its name and its points, in order along the axis; one that is NaN breaks it."""
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -29,8 +29,10 @@ def drawn(lines: Sequence[Line], width: int, height: int, *, log: bool = False, 
     def up(value: float) -> float:
         return math.log10(value) if log else value
 
-    kept = [Line(line.name, [point for point in line.points if not log or point[1] > 0]) for line in lines]
-    every = [point for line in kept for point in line.points]
+    def broken(value: float) -> bool:
+        return math.isnan(value) or (log and value <= 0)
+
+    every = [point for line in lines for point in line.points if not broken(point[1])]
     if not every:
         return []
     left, right = min(x for x, _ in every), max(x for x, _ in every)
@@ -40,9 +42,12 @@ def drawn(lines: Sequence[Line], width: int, height: int, *, log: bool = False, 
     across, down = max(width - margin - 1, LEAST_WIDTH), max(height, LEAST_HEIGHT)
     picture = _Picture(across, down)
     bottom, span = up(low), (up(high) - up(low)) or 1.0
-    for number, line in enumerate(kept):
+    for number, line in enumerate(lines):
         before: tuple[int, int] | None = None
         for x, y in line.points:
+            if broken(y):
+                before = None
+                continue
             place = (
                 round((x - left) / ((right - left) or 1.0) * (picture.wide - 1)),
                 round((1 - (up(y) - bottom) / span) * (picture.high - 1)),
@@ -56,7 +61,7 @@ def drawn(lines: Sequence[Line], width: int, height: int, *, log: bool = False, 
     first, last = (f"{render.number(left)}", f"{render.number(right)} {unit}")
     result.append(f"{'':{margin}}{corner}{flat * across}")
     result.append(f"{'':{margin}} {first}{last:>{max(across - len(first), 1)}}")
-    for number, line in enumerate(kept):
+    for number, line in enumerate(lines):
         sign = render.styled("━━" if render.unicode_ok() else _LETTERS[number % len(_LETTERS)] * 2, style_of(number))
         result.append(f"{'':{margin}} {sign} {render.cut(render.plain(line.name), across - 4)}")
     return result
@@ -117,6 +122,9 @@ def smoothed(points: Sequence[tuple[float, float]], weight: float) -> list[tuple
     """A moving mean in which what lies back weighs ever less; 0 leaves the points as they are."""
     result, mean, total = [], 0.0, 0.0
     for x, value in points:
+        if value != value:  # noqa: PLR0124 - NaN
+            result.append((x, value))
+            continue
         mean = mean * weight + (1 - weight) * value
         total = total * weight + (1 - weight)
         result.append((x, mean / total))

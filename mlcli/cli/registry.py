@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, List, NamedTuple, Optional, TypeVar
 
@@ -604,13 +605,30 @@ def set_alias(
     For example: mlcli models alias set wine champion 3
     """
     with open_store(create=False) as store:
+        _in_order(name, alias, version)
         sign = "" if version.startswith(("@", "?")) else "/"
-        found = one_version(store, f"{name.removeprefix('models:/')}{sign}{version}")
+        try:
+            found = one_version(store, f"{name.removeprefix('models:/')}{sign}{version}")
+        except NotFound as error:
+            if _model(store, name.removeprefix("models:/")) is None and _model(store, alias) is not None:
+                raise NotFound(
+                    str(error), hint=f"the model comes first: mlcli models alias set {alias} {name} {version}"
+                ) from None
+            raise
         before = (_model(store, found.name) or found).aliases
         store.set_registered_model_alias(found.name, alias, found.version)
     old = before.get(alias) if isinstance(before, dict) else None
     moved = f", before version {old}" if old not in (None, found.version) else ""
     render.success(f"{render.plain(found.name)}@{alias} is version {found.version}{moved}")
+
+
+def _in_order(name: str, alias: str, version: str) -> None:
+    """Raise where alias and version have changed places: the name of a model comes first, its version last."""
+    if re.fullmatch("[0-9]+", alias) and not re.match("[0-9@?]|latest$", version):
+        raise InvalidInput(
+            f"{alias!r} is a number and {version!r} none: the alias comes first, then the version",
+            hint=f"mlcli models alias set {name} {version} {alias}",
+        )
 
 
 @alias_app.command("delete")

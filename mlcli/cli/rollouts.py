@@ -8,21 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any, List, Optional
 
 import typer
 
-from mlcli.cli import options, render
+from mlcli.cli import options, render, rollout_status
+from mlcli.cli.rollout_status import EXIT_INVALID, EXIT_ROLLBACK, state_style
 from mlcli.errors import InvalidInput, MlcliError
 from mlcli.store import open_store
 from mlcli.store.rollouts import Rollouts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from mlcli.rollouts.observe import Analysis
     from mlcli.rollouts.simulation import Simulated
     from mlcli.store.rollouts import Outcome, RolloutRecord
 
 EXIT_ERRORS = 2
-EXIT_ROLLBACK, EXIT_INVALID = 10, 11
-_WATCH = 1.0
 
 app = options.group("Compare models under live traffic: A/B, canary, shadow, bandit.")
 
@@ -31,49 +30,19 @@ File = Annotated[str, typer.Option("-f", "--file", metavar="FILE", help="The rol
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept.")]
 
 
-def _style(state: str) -> str:
-    return {"running": "yellow", "promoted": "green", "aborted": "red", "paused": "magenta"}.get(state, "")
-
-
 _COLUMNS = (
     render.Column("name", "NAME", least=12, style="bold"),
-    render.Column("state", "STATE", style=_style),
+    render.Column("state", "STATE", style=state_style),
     render.Column("strategy", "STRATEGY"),
-    render.Column("weights", "WEIGHTS"),
-    render.Column("created_ns", "CREATED", show=lambda ns: render.ago(ns / 1e6), optional=1),
-    render.Column("candidates", "CANDIDATES", least=16, optional=2, keep_end=True),
-)
-_ARMS = (
-    render.Column("name", "ARM", style="bold"),
-    render.Column("weight", "WEIGHT", right=True, show=lambda share: f"{share:.2%}"),
-    render.Column("units", "UNITS", right=True),
-    render.Column("requests", "REQUESTS", right=True),
-    render.Column("errors", "ERRORS", right=True),
-    render.Column("p50_ms", "P50 MS", right=True, optional=1, show=lambda ms: f"{ms:.1f}"),
-    render.Column("p95_ms", "P95 MS", right=True, optional=1, show=lambda ms: f"{ms:.1f}"),
-    render.Column("p99_ms", "P99 MS", right=True, optional=3, show=lambda ms: f"{ms:.1f}"),
-    render.Column("model", "MODEL", least=20, optional=4, style="dim", keep_end=True),
-)
-_METRICS = (
-    render.Column("metric", "METRIC", least=8, style="bold"),
-    render.Column("candidate", "CANDIDATE", least=8, optional=1),
-    render.Column("control", "CONTROL", right=True, show=lambda x: f"{x:.4g}"),
-    render.Column("value", "VALUE", right=True, show=lambda x: f"{x:.4g}"),
-    render.Column("difference", "DIFFERENCE", right=True, show=lambda x: f"{x:+.4g}"),
-    render.Column("interval", "INTERVAL"),
-    render.Column("p", "P", right=True, show=lambda x: f"{x:.2g}"),
-)
-_LIGHTS = {"pass": ("●", "green"), "fail": ("✗", "red"), "inconclusive": ("○", "yellow")}
-_GATES = (
-    render.Column("gate", "GATE", least=10, style="bold"),
-    render.Column("candidate", "CANDIDATE", least=8, optional=2),
+    render.Column("weights", "WEIGHTS", least=36),
     render.Column(
-        "status",
-        "STATUS",
-        show=lambda status: f"{_LIGHTS[status][0]} {status}" if render.unicode_ok() else status,
-        style=lambda status: _LIGHTS[status][1],
+        "created_ns",
+        "CREATED",
+        show=lambda ns: render.ago(ns / 1e6),
+        optional=1,
+        pipe=lambda ns: render.iso_time(ns // 10**6),
     ),
-    render.Column("detail", "WHAT", least=20, optional=1),
+    render.Column("candidates", "CANDIDATES", least=16, optional=2, keep_end=True),
 )
 
 
@@ -114,8 +83,10 @@ def lint(
 def create(file: File, as_json: options.Json = False) -> None:
     """Keep a rollout as a draft: nothing happens to traffic yet."""
     with open_store() as store:
-        made = _created(Rollouts(store), file)
-    render.emit_json(_object(made)) if as_json else render.success(
+        rollouts = Rollouts(store)
+        made = _created(rollouts, file)
+        told = _object(rollouts, made)
+    render.emit_json(told) if as_json else render.success(
         f"rollout {made.name!r} is a draft; `mlcli models serve --rollout {made.name}` serves it,"
         f" `mlcli rollouts start {made.name}` begins"
     )
@@ -164,8 +135,10 @@ def start(
         if file is not None:
             name = _created(rollouts, file).name
         started = lifecycle.start(rollouts, str(name), actor=lifecycle.by_hand())
-        weights = _weights(rollouts, started)
-    render.emit_json(_object(started)) if as_json else render.success(
+        weights, told = _weights(rollouts, started), _object(rollouts, started)
+        for text in lifecycle.moved(rollouts, started):
+            render.warn(text)
+    render.emit_json(told) if as_json else render.success(
         f"rollout {started.name!r} is running: {weights}; `mlcli rollouts status {started.name} --watch` follows it"
     )
 
@@ -179,14 +152,15 @@ def list_(as_json: options.Json = False) -> None:
     with open_store(create=False) as store:
         rollouts = Rollouts(store)
         found = rollouts.list()
-        rows = [{**_object(record), "weights": _weights(rollouts, record)} for record in found]
+        objects = [_object(rollouts, record) for record in found]
+        rows = [{**one, "weights": _weights(rollouts, record)} for one, record in zip(objects, found, strict=True)]
     for row in rows:
         row["candidates"] = ", ".join(arm["model"] for arm in row["arms"][1:])
     render.records(
         rows,
         _COLUMNS,
         as_json=as_json,
-        objects=[_object(record) for record in found],
+        objects=objects,
         empty="there is no rollout; `mlcli rollouts create -f rollout.yaml` makes one",
     )
 
@@ -199,8 +173,9 @@ def get(name: Name, as_json: options.Json = False) -> None:
         record = rollouts.get(name)
         events = rollouts.events(record.key)
         weights = rollouts.weights(record.key)
+        shown = _object(rollouts, record)
     told = {
-        **_object(record),
+        **shown,
         "spec": record.spec,
         "weights": [one._asdict() for one in weights],
         "events": [event._asdict() for event in events],
@@ -213,7 +188,7 @@ def get(name: Name, as_json: options.Json = False) -> None:
             ("name", record.name),
             ("state", f"{record.state}{', invalid' if record.invalid else ''}"),
             ("strategy", told["strategy"]),
-            *((f"arm.{arm['name']}", arm["model"]) for arm in told["arms"]),
+            *((f"arm.{arm['name']}", _is(arm)) for arm in told["arms"]),
             ("weights", _shares(told["arms"], weights[-1].weights) if weights else None),
             ("created", _time(record.created_ns)),
             ("started", _time(record.started_ns)),
@@ -227,9 +202,9 @@ def get(name: Name, as_json: options.Json = False) -> None:
             "ns", "TIME", show=lambda ns: render.local_time(ns / 1e6), pipe=lambda ns: render.iso_time(ns // 10**6)
         ),
         render.Column("kind", "EVENT", style="bold"),
-        render.Column("state", "STATE", style=_style),
+        render.Column("state", "STATE", style=state_style, optional=2),
         render.Column("actor", "BY", optional=1),
-        render.Column("reason", "REASON", least=20, optional=2),
+        render.Column("reason", "REASON", least=40),
     )
     render.records([event._asdict() for event in events], columns)
 
@@ -238,67 +213,30 @@ def get(name: Name, as_json: options.Json = False) -> None:
 def status(
     name: Name,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Show it again on news until it has ended; ^C ends it.")
+        bool, typer.Option("--watch", help="Follow it until it has ended; ^C ends the watching, not the rollout.")
+    ] = False,
+    exit_code: Annotated[
+        bool,
+        typer.Option("--exit-code", help="Exit with 10 for ROLLBACK or what was aborted, 11 for INVALID, else 0."),
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Show arms, metrics, gates and the verdict as of now."""
+    """Show arms, metrics, gates and the verdict as of now.
+
+    With --watch it is drawn anew in its place; in a pipe each change is a line, with --json a document on a line.
+    """
     need_statistics()
     from mlcli.rollouts.observe import analyze
-    from mlcli.rollouts.pace import Pace
 
     with open_store(create=False) as store:
         rollouts = Rollouts(store)
-        pace = Pace(rollouts, name)
-        while True:
-            if not pace.due():
-                time.sleep(_WATCH)
-                continue
+        if watch:
+            analysis = rollout_status.watch(rollouts, name, as_json=as_json)
+        else:
             analysis = analyze(rollouts, name)
-            pace.done(analysis)
-            if watch and render.on_terminal() and not as_json:
-                print("\x1b[H\x1b[2J", end="")
-            _show(rollouts, analysis, as_json=as_json)
-            if not watch or analysis.record.state in ("promoted", "aborted", "stopped"):
-                return
-            time.sleep(_WATCH)
-
-
-def _show(rollouts: Rollouts, analysis: Analysis, *, as_json: bool) -> None:
-    told, record = analysis.to_dictionary(), analysis.record
-    if as_json:
-        render.emit_json({"state": record.state, "invalid": record.invalid, **told})
-        return
-    if not render.on_terminal():
-        render.records(told["arms"], _ARMS)
-        render.note(f"{record.state}; {told['verdict']} ({told['rule']}): {told['reason']}")
-        return
-    where = f", step {told['step'] + 1} of {len(analysis.rollout.steps)}" if analysis.rollout.steps else ""
-    print(
-        f"{render.styled(record.name, 'bold')}  {render.styled(record.state, _style(record.state))}, {told['strategy']}{where}\n"
-    )
-    render.records(told["arms"], _ARMS)
-    if told["metrics"]:
-        print()
-        render.records([_with_interval(metric) for metric in told["metrics"]], _METRICS)
-    if told["gates"]:
-        print()
-        render.records(told["gates"], _GATES)
-    if told["shadow_pairs"]:
-        print(
-            f"\nshadow: {told['shadow_pairs']} requests in this step, {analysis.observed.extra['shadow_dropped']} left out"
-        )
-    style = {"PROMOTE": "bold green", "HOLD": "bold"}.get(told["verdict"], "bold red")
-    print(f"\nsample ratio p = {told['sample_ratio']:.3g}")
-    print(f"{render.styled(told['verdict'], style)} ({told['rule']}): {render.plain(told['reason'])}")
-    decided = rollouts.decisions(record.key, 1)
-    if record.state == "running" and not decided:
-        render.note("no controller has decided yet: `mlcli models serve --rollout` brings one")
-
-
-def _with_interval(metric: dict[str, Any]) -> dict[str, Any]:
-    low, high = metric["low"], metric["high"]
-    return {**metric, "interval": "too little data" if low is None else f"{low:+.4g} to {high:+.4g}"}
+            rollout_status.show(analysis, as_json=as_json)
+    if exit_code:
+        raise typer.Exit(rollout_status.exit_code(analysis))
 
 
 # --- deciding
@@ -343,7 +281,10 @@ def promote(
         else:
             now = lifecycle.advance(rollouts, name, actor=lifecycle.by_hand(), reason=reason)
         weights = _weights(rollouts, now)
+        kept = [event.reason for event in rollouts.events(now.key) if event.kind == lifecycle.ALIAS_KEPT]
     render.success(f"rollout {name!r} is {now.state}: {weights}")
+    for told in kept:
+        render.warn(told)
 
 
 @app.command()
@@ -390,7 +331,7 @@ def analyze(
         if as_json:
             render.emit_json({**analysis.to_dictionary(), **({"exact": bounds} if exact else {})})
         else:
-            _show(rollouts, analysis, as_json=False)
+            rollout_status.show(analysis, as_json=False)
             for one in bounds:
                 print(
                     f"{one['metric']} of {one['candidate']}, exactly: {one['difference']:+.4g} ({one['low']:+.4g} to {one['high']:+.4g})"
@@ -470,6 +411,7 @@ def assign(
     from mlcli.rollouts.assignment import bucket
     from mlcli.rollouts.lifecycle import spec_of
     from mlcli.serving.rollout import Assigner, force_of
+    from mlcli.store.rollouts import unit_of
 
     with open_store(create=False) as store:
         rollouts = Rollouts(store)
@@ -479,7 +421,7 @@ def assign(
         assigner.force = force_of(rollout, *rollouts.in_force(record.key))
         rows = []
         for unit in units:
-            found = assigner.decide(unit, unit)
+            found = assigner.decide(unit_of(unit), unit)
             owned = assigner.force.owned[found.arm] if found.role == "live" else None
             rows.append(
                 {
@@ -602,6 +544,7 @@ def feedback(
 ) -> None:
     """Bring outcomes in from a file; each counts once, however often it is brought."""
     import secrets
+    from itertools import islice
 
     from mlcli.store.rollouts import outcome_of
 
@@ -613,13 +556,19 @@ def feedback(
         except InvalidInput as error:
             raise InvalidInput(f"{file}:{line}: {error.message}", hint=error.hint) from None
 
-    outcomes = [made(line, given) for line, given in _outcomes(file)]
+    outcomes: Iterable[Outcome] = (made(line, given) for line, given in _outcomes(file))
+    if os.path.isfile(file):
+        for _ in outcomes:  # all is looked at before anything is kept
+            pass
+        outcomes = (made(line, given) for line, given in _outcomes(file))
+    else:  # a pipe is read once
+        outcomes = iter(list(outcomes))
     with open_store() as store:
         rollouts = Rollouts(store)
         key = rollouts.get(name).key
         accepted = duplicate = 0
-        for first in range(0, len(outcomes), 10_000):
-            new, old = rollouts.feedback(key, outcomes[first : first + 10_000])
+        while part := list(islice(outcomes, 10_000)):
+            new, old = rollouts.feedback(key, part)
             accepted, duplicate = accepted + new, duplicate + old
     if as_json:
         render.emit_json({"accepted": accepted, "duplicate": duplicate})
@@ -662,8 +611,9 @@ def _outcomes(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
 # --- shared
 
 
-def _object(record: RolloutRecord) -> dict[str, Any]:
+def _object(rollouts: Rollouts, record: RolloutRecord) -> dict[str, Any]:
     from mlcli.rollouts.lifecycle import spec_of
+    from mlcli.rollouts.models import described
 
     rollout = spec_of(record)
     return {
@@ -673,16 +623,22 @@ def _object(record: RolloutRecord) -> dict[str, Any]:
         "strategy": rollout.strategy,
         "step": record.step,
         "version": record.version,
-        "arms": [arm._asdict() for arm in rollout.arms],
+        "arms": described(rollout, rollouts.models(record.key)),
         "created_ns": record.created_ns,
         "started_ns": record.started_ns,
         "ended_ns": record.ended_ns,
     }
 
 
+def _is(arm: dict[str, Any]) -> str:
+    """The model of an arm, and by what name the file has it."""
+    named = "" if arm["uri"] == arm["model"] else f" (in the file: {arm['uri']})"
+    return f"{arm['model']}{named}"
+
+
 def _weights(rollouts: Rollouts, record: RolloutRecord) -> str:
     _, weights = rollouts.in_force(record.key)
-    return _shares(_object(record)["arms"], weights.weights) if weights else ""
+    return _shares(_object(rollouts, record)["arms"], weights.weights) if weights else ""
 
 
 def _shares(arms: list[dict[str, str]], weights: Any) -> str:
@@ -715,4 +671,7 @@ def need_statistics() -> None:
     from importlib.util import find_spec
 
     if find_spec("scipy") is None:
-        raise MlcliError("this needs NumPy and SciPy", hint="pip install 'mlcli[sklearn]'")
+        raise MlcliError(
+            "this needs NumPy and SciPy",
+            hint="pip install 'mlcli[sklearn]'; `mlcli rollouts get NAME` shows state, weights and events without them",
+        )

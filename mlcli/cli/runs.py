@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from typing import TYPE_CHECKING, Annotated, List, Optional
@@ -275,6 +276,7 @@ def show(run: options.RunArgument = None, run_id: options.RunOption = None, as_j
     """Show one run whole.
 
     How it went, where it came from, its params, metrics, tags, artifacts and models. With --verbose also the tags that mlcli sets.
+    With --json it is as in `runs list --json`, and has its models as well, for which the artifacts are looked through.
     """
     from mlcli.artifacts import open_artifacts
     from mlcli.registry import models_of_run
@@ -471,9 +473,11 @@ def plot(
     curves = []
     for run in found:
         points = [
-            (_along(point, across, run.info.start_time), point.value)
+            (
+                _along(point, across, run.info.start_time),
+                point.value if abs(point.value) < float("inf") else float("nan"),
+            )
             for point in sorted(histories[run.info.run_id], key=lambda point: (point.step, point.timestamp))
-            if abs(point.value) < float("inf")
         ]
         curves.append(
             plotting.Line(f"{run.info.run_id[:SHORT_ID]}  {run.info.run_name}", plotting.smoothed(points, smooth))
@@ -481,7 +485,7 @@ def plot(
     odd = sum(not abs(point.value) < float("inf") for points in histories.values() for point in points)
     if odd:
         render.note(
-            f"{odd} point{'s' if odd > 1 else ''} of {key!r} that no place can be given to (NaN, infinite) left out"
+            f"{odd} point{'s' if odd > 1 else ''} of {key!r} that no place can be given to (NaN, infinite): the curve is broken there"
         )
     if as_json:
         render.emit_json(
@@ -490,7 +494,7 @@ def plot(
                     "run_id": run.info.run_id,
                     "name": run.info.run_name,
                     "metric": key,
-                    "points": [list(point) for point in curve.points],
+                    "points": [list(point) for point in curve.points if not math.isnan(point[1])],
                 }
                 for run, curve in zip(found, curves, strict=True)
             ]
@@ -504,6 +508,8 @@ def plot(
         render.emit(f"run_id\tname\tmetric\t{across}\tvalue")
         for run, curve in zip(found, curves, strict=True):
             for x, value in curve.points:
+                if math.isnan(value):
+                    continue
                 render.emit(
                     "\t".join(
                         map(

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, List, Optional
 import typer
 
 from mlcli.cli import options, render
-from mlcli.errors import InvalidInput, ModelError
+from mlcli.errors import InvalidInput, MlcliError, ModelError
 
 if TYPE_CHECKING:
+    from mlcli.cli.served_rollout import Plan
     from mlcli.serving.image import Context
     from mlcli.serving.launch import Environment, Launch, Served
     from mlcli.serving.loadtest import Report
@@ -160,16 +161,13 @@ def serve(
         "batch_seconds": max_batch_time / 1000,
     }
     launch = _launch(served, manager, workers=workers, **settings)
-    candidates: list[Launch] = []
+    candidates: list[Launch | str] = []
     if plan:
         launch = launch._replace(name=plan.rollout.endpoint)
-        candidates = [
-            _launch(one, manager, workers=workers, **settings)._replace(name=plan.rollout.endpoint)
-            for one in plan.candidates
-        ]
+        candidates = [_candidate(plan, one, manager, workers=workers, **settings) for one in plan.candidates]
     # The workers import for most of a second; meanwhile we do.
     started = [launch.start() for _ in range(workers)]
-    others = [[one.start() for _ in range(workers)] for one in candidates]
+    others = [[] if isinstance(one, str) else [one.start() for _ in range(workers)] for one in candidates]
     from mlcli.server.run import bind
     from mlcli.server.security import Auth, Doors, is_loopback, token_from
     from mlcli.serving.app import Gateway
@@ -219,7 +217,7 @@ def serve(
     def gateway(pool: Pool) -> Gateway:
         if plan is None:
             return Gateway(pool, doors=doors, auth=auth, max_body=body)
-        policy = plan.policy(pool, candidates, others, workers=workers, timeout=timeout)
+        policy = plan.policy(pool, launch, candidates, others, workers=workers, timeout=timeout)
         return Gateway(pool, doors=doors, auth=auth, max_body=body, policy=policy, more=tuple(policy.pools[1:]))
 
     follow = Follow(current, lambda: _launch(find(served.uri), manager, workers=workers, **settings))
@@ -244,7 +242,20 @@ def _launch(served: Served, manager: str | None, *, workers: int = 1, **settings
         share = str(max(1, (os.cpu_count() or 1) // workers))
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             environ.setdefault(name, share)
-    return Launch(served.folder, served.name, served.version, found.python, environ, **settings)
+    made = Launch(served.folder, served.name, served.version, found.python, environ, **settings)
+    return made._replace(digest=served.digest, only_digest=served.only_digest)
+
+
+def _candidate(plan: Plan, served: Served | str, manager: str | None, **settings: Any) -> Launch | str:
+    """What a candidate's workers are started with, or why there can be none: then control answers alone."""
+    if isinstance(served, str):
+        return served
+    try:
+        return _launch(served, manager, **settings)._replace(name=plan.rollout.endpoint)
+    except MlcliError as error:
+        if not plan.goes_on:
+            raise
+        return error.message
 
 
 def _environment(served: Served, manager: str | None) -> Environment:
@@ -256,7 +267,8 @@ def _environment(served: Served, manager: str | None) -> Environment:
 def predict(
     model_uri: Model,
     input_path: Annotated[
-        Optional[str], typer.Option("-i", "--input-path", metavar="FILE", help="The rows. [default: standard input]")
+        Optional[str],
+        typer.Option("-i", "--input-path", metavar="FILE", help="The rows; - is standard input. [default: -]"),
     ] = None,
     output_path: Annotated[
         Optional[str],
@@ -291,8 +303,12 @@ def predict(
     del install_mlflow
     kind = _type(content_type, input_path, _INPUTS, "--content-type")
     form = _type(output_type, output_path, _OUTPUTS, "--output-type")
-    if input_path is not None and not os.path.isfile(input_path):
+    if input_path == "-":
+        input_path = None
+    if input_path is not None and not os.path.exists(input_path):
         raise InvalidInput(f"there is no file {input_path}")
+    if input_path is not None and os.path.isdir(input_path):
+        raise InvalidInput(f"{input_path} is a folder", hint="-i names a file of rows")
     from mlcli.serving.launch import byte_count, find
 
     served = find(model_uri)
@@ -301,7 +317,7 @@ def predict(
         "local" if no_conda else env_manager,
         trust=trust,
         memory=byte_count(max_memory) if max_memory else None,
-        file={"source": None if input_path is None else os.path.abspath(input_path), "kind": kind, "form": form},
+        file={"source": input_path, "kind": kind, "form": form},
     )
     from mlcli.serving.batch import predict_file
 
@@ -469,7 +485,8 @@ def loadtest(
         exceeded.append(f"p99 is {_time(report.percentile(0.99))}, and at most {_time(limit)} is allowed")
     if max_error_rate is not None and report.error_rate > max_error_rate:
         exceeded.append(
-            f"{report.error_rate:.4g} of the requests went wrong, and at most {max_error_rate:g} is allowed"
+            f"{report.errors} of {render.count(report.requests, 'request')} went wrong, a share of"
+            f" {report.error_rate:.4g}, and at most {max_error_rate:g} is allowed"
         )
     for line in exceeded:
         render.error(line)
@@ -522,6 +539,9 @@ def _show_report(report: Report) -> None:
         ("errors", report.errors),
         ("statuses", ", ".join([f"{status}: {count}" for status, count in sorted(report.statuses.items())])),
     ]
+    pairs += [("no answer", f"{why} ({count})") for why, count in list(report.reasons.items())[:3]]
+    if any("certificate is not trusted" in why for why in report.reasons):
+        render.note("SSL_CERT_FILE=FILE names the certificates to trust, such as the server's own")
     if report.late > 0.1:
         pairs.append(("sender", f"was up to {_time(report.late)} behind: this machine is too slow for the rate"))
     render.fields(pairs)

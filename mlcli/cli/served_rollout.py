@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from mlcli.errors import InvalidInput, MlcliError
+from mlcli.rollouts import models
 from mlcli.serving.launch import Launch, Served, Started, find
 from mlcli.serving.record import DURABILITIES
 from mlcli.store import open_store, store_root
-from mlcli.store.rollouts import ABORTED, STOPPED, Rollouts
+from mlcli.store.rollouts import ABORTED, DRAFT, STOPPED, Model, Rollouts
 
 if TYPE_CHECKING:
     from mlcli.rollouts.rolloutfile import Rollout
@@ -24,7 +25,7 @@ class Plan(NamedTuple):
     key: int
     state: str
     control: Served
-    candidates: tuple[Served, ...]
+    candidates: tuple[Served | str, ...]  # or why there is none
     durability: str
     keep_inputs: bool
     controller: bool
@@ -40,34 +41,47 @@ class Plan(NamedTuple):
         if controller:
             need_statistics()
         with open_store(create=False) as store:
-            record = Rollouts(store).get(name)
-        if record.state in (ABORTED, STOPPED):
-            raise MlcliError(
-                f"rollout {name!r} is {record.state}: nothing is compared any more",
-                hint=f"mlcli models serve -m {spec_of(record).control.model}",
-            )
-        rollout = spec_of(record)
+            rollouts = Rollouts(store)
+            record = rollouts.get(name)
+            rollout = spec_of(record)
+            if record.state in (ABORTED, STOPPED):
+                raise MlcliError(
+                    f"rollout {name!r} is {record.state}: nothing is compared any more",
+                    hint=f"mlcli models serve -m {rollout.control.model}",
+                )
+            settled = models.settled(rollouts, name, rollout, actor="gateway")
+        goes_on = record.state != DRAFT
+        candidates = [
+            _served(arm.model, model, goes_on=goes_on)
+            for arm, model in zip(rollout.candidates, settled[1:], strict=True)
+        ]
         return cls(
             rollout,
             record.key,
             record.state,
-            find(rollout.control.model),
-            tuple(find(arm.model) for arm in rollout.candidates),
+            _found(rollout.control.model, settled[0]),
+            tuple(candidates),
             durability,
             keep_inputs,
             controller,
         )
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether it was started: then control answers, whatever became of the candidates."""
+        return self.state != DRAFT
+
     def policy(
         self,
         control: Pool,
-        launches: Sequence[Launch],
+        launch: Launch,
+        launches: Sequence[Launch | str],
         started: Sequence[Sequence[Started]],
         *,
         workers: int,
         timeout: float,
     ) -> RolloutPolicy:
-        """The policy before control's pool and those of the candidates, whose workers are ``started``."""
+        """The policy before control's pool, of ``launch``, and those of the candidates, whose workers are ``started``."""
         from mlcli.serving.app import log
         from mlcli.serving.pool import Pool
         from mlcli.serving.rollout import RolloutPolicy, controller_command
@@ -75,16 +89,41 @@ class Plan(NamedTuple):
         root = store_root()
         limit = self.rollout.shadow.timeout if self.rollout.strategy == "shadow" else timeout
         pools = [
-            Pool(launch, workers=workers, timeout=limit, log=log, started=under_way)
-            for launch, under_way in zip(launches, started, strict=True)
+            Pool(
+                launch._replace(version="") if isinstance(one, str) else one,
+                workers=workers,
+                timeout=limit,
+                log=log,
+                started=under_way,
+                missing=one if isinstance(one, str) else "",
+            )
+            for one, under_way in zip(launches, started, strict=True)
         ]
         return RolloutPolicy(
             self.rollout,
             self.key,
             [control, *pools],
             lambda: Rollouts(open_store(root)),
-            models=[f"{one.name}/{one.version}" for one in (self.control, *self.candidates)],
+            models=[
+                "" if isinstance(one, str) else f"{one.name}/{one.version}" for one in (self.control, *self.candidates)
+            ],
             durability=self.durability,
             keep_bodies=self.keep_inputs,
             controller=controller_command(root, self.rollout.name) if self.controller else (),
         )
+
+
+def _found(uri: str, model: Model | None) -> Served:
+    """The files of an arm's model: those that it was settled on, and no others."""
+    if model is None:
+        return find(uri)  # which says what is wrong with it
+    return find(model.exact)._replace(digest=model.digest, only_digest=True)
+
+
+def _served(uri: str, model: Model | None, *, goes_on: bool) -> Served | str:
+    try:
+        return _found(uri, model)
+    except MlcliError as error:
+        if not goes_on:
+            raise
+        return error.message

@@ -265,9 +265,11 @@ def _open(uri: str | None, destination: str | None = None, *, create: bool = Tru
 
     address = uri or config.tracking_uri().value or ""
     if is_remote(address):
+        place = str(config.masked(address)).replace("***@", "")
         raise InvalidInput(
-            f"a server needs a store of its own, not another server: {config.masked(address)}",
-            hint="name a folder or a database with --backend-store-uri",
+            f"a server needs a store of its own, not another server: {place}",
+            hint=f"an mlcli server has its pages itself: open {place} in a browser; or name a folder or a database with"
+            " --backend-store-uri",
         )
     if address.partition("://")[0] in ("postgresql", "postgres"):
         return open_store(address, create=create, artifact_root=destination)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from mlcli.cli import render
@@ -55,7 +56,8 @@ def compare(store: Store, runs: Sequence[Run], *, as_json: bool) -> None:
 
 def _row(item: Difference) -> dict[str, Any]:
     one = item.comparison
-    real = item.p_adjusted is not None and item.p_adjusted < ALPHA
+    told = one is not None and not math.isnan(one.p_value)
+    real = told and item.p_adjusted is not None and item.p_adjusted < ALPHA
     return {
         "run": item.run,
         "baseline": item.baseline,
@@ -63,20 +65,24 @@ def _row(item: Difference) -> dict[str, Any]:
         "value": item.values[0],
         "baseline_value": item.values[1],
         "difference": one and one.difference,
-        "low": one and one.low,
-        "high": one and one.high,
-        "p_value": one and one.p_value,
-        "p_adjusted": item.p_adjusted,
+        "low": one and _or_none(one.low),
+        "high": one and _or_none(one.high),
+        "p_value": one and _or_none(one.p_value),
+        "p_adjusted": item.p_adjusted if told else None,
         "test": one and one.test,
         "verdict": "cannot be told"
-        if one is None
+        if not told
         else "not shown"
         if not real
         else "better"
         if item.better()
         else "worse",
-        "reason": item.reason or None,
+        "reason": item.reason or (one.note if one is not None and not told else "") or None,
     }
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _to_eyes(rows: Sequence[dict[str, Any]], names: dict[str, str]) -> None:
@@ -86,11 +92,13 @@ def _to_eyes(rows: Sequence[dict[str, Any]], names: dict[str, str]) -> None:
         return f"{render.plain(names[run_id])} ({run_id[:SHORT_ID]})"
 
     render.heading(f"{called(rows[0]['run'])} against {called(rows[0]['baseline'])}")
-    if rows[0]["reason"]:
+    if rows[0]["test"] is None:
         render.emit(f"cannot be told: {render.plain(rows[0]['reason'])}")
         return
     sign = "…" if render.unicode_ok() else ".."
-    shown = [{**row, "bounds": f"{row['low']:.4f} {sign} {row['high']:.4f}"} for row in rows]
+    shown = [
+        {**row, "bounds": "" if row["low"] is None else f"{row['low']:.4f} {sign} {row['high']:.4f}"} for row in rows
+    ]
     render.records(
         shown,
         [

@@ -151,8 +151,8 @@ def of_many(seen: Sequence[Seen], width: int, now: int) -> list[str]:
         )
         if key in moving:
             columns += [
-                render.Column(f"{key} course", " ", optional=3 + 3 * place),
-                render.Column(f"{key} best", "BEST", show=render.number, right=True, optional=4 + 3 * place),
+                render.Column(f"{key} course", "COURSE", optional=4 + 3 * place),
+                render.Column(f"{key} best", "BEST", show=render.number, right=True, optional=3 + 3 * place),
             ]
     return render.table(rows, columns, width)
 
@@ -229,7 +229,7 @@ def watch(
         if render.on_terminal():
             width = render.terminal_width()
             text = of_one(seen[0], width, now) if single and seen else of_many(seen, width, now) if seen else []
-            shown = _redraw(text, shown)
+            shown = redraw(text, shown)
         else:
             for line in lines(seen, before, now):
                 print(line, flush=True)
@@ -238,7 +238,7 @@ def watch(
         time.sleep(interval)
 
 
-def _redraw(text: Sequence[str], shown: int) -> int:
+def redraw(text: Sequence[str], shown: int) -> int:
     """Write the lines in the place of those before; as many as the terminal is high."""
     try:
         high = os.get_terminal_size(sys.stdout.fileno()).lines or 24

@@ -88,8 +88,7 @@ def _pair(run: Recorded, baseline: Recorded, level: float) -> List[Difference]:
 
 
 def _tested(name: str, other: Mapping[str, Any]) -> bool:
-    counts = name in scores.METRICS and scores.METRICS[name].counts
-    return not counts and name != "score" and name in other["metrics"]
+    return scores.inferred(name) and name != "score" and name in other["metrics"]
 
 
 def _unlike(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:

@@ -369,6 +369,8 @@ def _each(work: Sequence[Any], job: Job) -> Iterator[Tuple[Tuple[int, int], Outc
     if job.request.jobs == 1 or len(work) < 2:
         yield from (_one(*item) for item in work)
         return
+    from concurrent.futures import BrokenExecutor
+
     from joblib import Parallel, delayed
 
     backend = "threading" if _recipes(job) else "loky"
@@ -378,6 +380,11 @@ def _each(work: Sequence[Any], job: Job) -> Iterator[Tuple[Tuple[int, int], Outc
         together = Parallel(n_jobs=job.request.jobs, backend=backend)
     try:
         yield from together(delayed(_one)(*item) for item in work)
+    except BrokenExecutor as error:
+        raise MlcliError(
+            "a process that did a fold was killed, perhaps for want of memory",
+            hint="fewer folds at once need less: -j 1",
+        ) from error
     finally:
         if backend == "loky":
             _end_workers()
@@ -414,6 +421,11 @@ def wanted_of(job: Job, outcomes: Sequence[Outcome]) -> List[str]:
     else:
         common = set.intersection(*[{*outcome.metrics} for outcome in outcomes])
         has = [name for name in outcomes[0].metrics if name in common]
+        if not has:
+            raise InvalidInput(
+                f"{job.learner.name} gave other metrics back in each fold, none in all of them",
+                hint="let it log the same metrics whatever rows it is given",
+            )
     if not job.request.metrics:
         return has
     missing = [name for name in job.request.metrics if name not in has]
@@ -487,7 +499,7 @@ def _of_folds(job: Job, outcomes: Sequence[Outcome], wanted: Sequence[str]) -> D
             found[name] = Figure(math.nan, folds=tuple(values.tolist()))
             continue
         bounds = None
-        if job.request.interval != "none" and len(told) > 1 and name != "mean_on_target":
+        if job.request.interval != "none" and len(told) > 1 and name != "mean_on_target" and scores.inferred(name):
             ranged = scores.PRIMARY[job.kind] if name == "score" else name
             found_bounds = statistics.fold_interval(told, test_share(job), job.request.level)
             bounds = None if math.isnan(found_bounds.low) else scores.within(ranged, found_bounds)
@@ -526,7 +538,8 @@ def _of_resamples(job: Job, outcomes: Sequence[Outcome], wanted: Sequence[str]) 
             continue
         values = np.array([scored[name] for scored in by_refit])
         told = values[np.isfinite(values)]
-        bounds = None if job.request.interval == "none" else statistics.percentile(told, job.request.level)
+        known = job.request.interval != "none" and scores.inferred(name)
+        bounds = statistics.percentile(told, job.request.level) if known else None
         bounds = bounds and bounds._replace(method="percentile of the out-of-bag scores")
         error = errors.get(name)
         if error is None:
@@ -644,7 +657,7 @@ def contrasts(job: Job, outcomes: Sequence[Sequence[Outcome]], told: Sequence[Ma
     """The learner against each baseline, score by score; p-values of several baselines are raised by Holm."""
     found: List[Tuple[int, str, Comparison]] = []
     for place in range(len(job.baselines)):
-        common = [name for name in told[0] if name in told[place + 1] and name != "score" and not _is_count(name)]
+        common = [name for name in told[0] if name in told[place + 1] and name != "score" and scores.inferred(name)]
         found += [
             (place, name, one)
             for name, one in _compared(job, outcomes[0], outcomes[place + 1], common, told, place).items()
@@ -653,15 +666,11 @@ def contrasts(job: Job, outcomes: Sequence[Sequence[Outcome]], told: Sequence[Ma
     for name in {item[1] for item in found}:
         some = [item for item in found if item[1] == name]
         raised = statistics.holm([1.0 if math.isnan(item[2].p_value) else item[2].p_value for item in some])
-        adjusted.update({item[:2]: p for item, p in zip(some, raised)})
+        adjusted.update({item[:2]: math.nan if math.isnan(item[2].p_value) else p for item, p in zip(some, raised)})
     return [
         Contrast(job.baselines[place].name, name, one, adjusted[place, name], adjusted[place, name] < job.request.alpha)
         for place, name, one in found
     ]
-
-
-def _is_count(name: str) -> bool:
-    return name in scores.METRICS and scores.METRICS[name].counts
 
 
 def _compared(
@@ -733,6 +742,8 @@ def evaluate(request: Request, listener: Listener = Listener()) -> Evaluated:  #
     except KeyboardInterrupt:
         for recipe in _recipes(job):
             recipe.cancel()
+        if not kept.count():
+            kept.drop()
         if ours:
             fluent.end_run("KILLED")
         raise
@@ -989,9 +1000,9 @@ def _record(run: fluent.ActiveRun, job: Job, outcomes: Sequence[Sequence[Outcome
     run.log_text(json.dumps(done.report, indent=2, ensure_ascii=False), REPORT)
     for name, curve in done.curves.items():
         run.log_text(csv_text(curve.columns, curve.rows), f"{name}.csv")
-        picture = page.drawn(curve)
+        picture = page.standalone(curve)
         if picture:
-            run.log_text(page.file(picture), f"{name}.svg")
+            run.log_text(picture, f"{name}.svg")
     run.log_text(page.html(done.report, done.curves), PAGE)
     if job.request.scheme.method != "none":
         run.log_text(_folds_text(job), FOLDS)
@@ -1058,7 +1069,9 @@ def _predictions_text(job: Job, parts: Sequence[Optional[Answers]]) -> str:
 def last_words(run_id: str) -> Optional[str]:
     """What to tell of an evaluation that was interrupted: how much of it is kept."""
     done = Kept(run_id).count()
-    return f"{done} folds are kept: `mlcli evaluate --resume {run_id[:8]}` goes on" if done else None
+    if not done:
+        return None
+    return f"{done} {'fold is' if done == 1 else 'folds are'} kept: `mlcli evaluate --resume {run_id[:8]}` goes on"
 
 
 def arguments_of(run_id: str) -> Dict[str, Any]:

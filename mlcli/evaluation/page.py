@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from html import escape
-from typing import Any, Dict, List, Mapping, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
 
+from mlcli.evaluation import pictures
+from mlcli.evaluation.pictures import legend, picture, svg
 from mlcli.evaluation.scores import Curve
 
-SIDE, LEFT, TOP, ROOM = 300, 52, 16, 44  # of the square that is drawn in, and beside it
+SIDE = 300  # of the square that is drawn in
 POINTS = 300  # of one line; more would not be seen
-COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#65a30d", "#475569", "#92400e")
 TITLES = {
     "roc_curve_plot": "ROC",
     "precision_recall_curve_plot": "Precision and recall",
@@ -19,61 +20,66 @@ TITLES = {
     "residuals_plot": "Residuals",
     "per_class_metrics": "Classes",
 }
-STYLE = """
-:root{color-scheme:light dark}
-body{font:15px/1.5 system-ui,sans-serif;max-width:66rem;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.4rem;margin-bottom:.2rem}h2{font-size:1.1rem;margin-top:2rem}
-table{border-collapse:collapse;margin:.5rem 0}td,th{padding:.25rem .7rem;text-align:right;white-space:nowrap;border-bottom:1px solid #8884}
-td:first-child,th:first-child{text-align:left}.l{text-align:left}
-.pictures{display:flex;flex-wrap:wrap;gap:1rem}figure{margin:0}figcaption{font-weight:600}
-svg{max-width:100%;height:auto;font:11px system-ui,sans-serif}svg text{fill:currentColor}
-.warn{border-left:3px solid #d97706;padding:.1rem .8rem;margin:.4rem 0}.bad{border-left:3px solid #dc2626;padding:.1rem .8rem;margin:.4rem 0}
-.good{border-left:3px solid #059669;padding:.1rem .8rem;margin:.4rem 0}.dim{opacity:.7}
+STYLE = f"""
+:root{{color-scheme:light dark;--good:#1a7f4b;--bad:#c02b3a;--warn:#9a6700;--dim:#5d6675}}
+@media screen and (prefers-color-scheme:dark){{:root{{--good:#57c78b;--bad:#ff7b84;--warn:#e3b341;--dim:#98a1b3}}}}
+body{{font:15px/1.5 system-ui,sans-serif;max-width:76rem;margin:2rem auto;padding:0 1rem;overflow-wrap:anywhere}}
+h1{{font-size:1.4rem;margin-bottom:.2rem}}h2{{font-size:1.1rem;margin:2rem 0 .4rem}}
+.wide{{overflow-x:auto;margin:.5rem 0}}table{{border-collapse:collapse;font-variant-numeric:tabular-nums;overflow-wrap:normal}}
+td,th{{padding:.25rem .7rem;text-align:right;white-space:nowrap;border-bottom:1px solid #8884}}th{{font-weight:600}}tbody th{{font-weight:400}}
+td:first-child,th:first-child,.l{{text-align:left}}.words .l{{white-space:normal;overflow-wrap:anywhere}}.words .l:last-child{{min-width:16ch}}
+.pictures{{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(22rem,100%),1fr));gap:1.5rem 2rem;align-items:start}}
+figure{{margin:0;break-inside:avoid}}figcaption{{font-weight:600;margin-bottom:.3rem}}
+svg{{width:100%;height:auto;max-width:36rem;font:12px system-ui,sans-serif}}svg text{{fill:currentColor}}figure svg[width]{{width:auto}}
+.legend{{list-style:none;padding:0;margin:.2rem 0;display:flex;flex-wrap:wrap;gap:.1rem .9rem;font-size:.86rem}}
+.legend li{{display:flex;align-items:center;gap:.4rem}}.legend svg{{width:16px;height:4px;flex:none}}
+.warn,.bad,.good{{border-left:3px solid var(--warn);padding:.1rem .8rem;margin:.4rem 0}}.bad{{border-color:var(--bad)}}.good{{border-color:var(--good)}}
+.dim,.untrusted td{{color:var(--dim)}}.light{{font-weight:600}}
+{pictures.STYLE}
+@media print{{body{{max-width:none;margin:0;font-size:10pt}}h2{{break-after:avoid}}tr{{break-inside:avoid}}.wide{{overflow:visible}}td,th{{white-space:normal;padding:.2rem .4rem}}.pictures{{grid-template-columns:1fr 1fr}}}}
 """
 
 
 # -- pictures
 
 
-def drawn(curve: Curve) -> str:
-    """The curve as an ``<svg>`` element; "" for what is only a table."""
+AXES: Dict[str, Dict[str, Any]] = {
+    "roc": {"names": ("false positive rate", "true positive rate"), "across": "share", "up": "share", "diagonal": True},
+    "precision-recall": {"names": ("recall", "precision"), "across": "share", "up": "share", "square": True},
+    "calibration": {"names": ("predicted", "observed"), "across": "share", "up": "share", "diagonal": True, "marks": True},
+    "lift": {"names": ("share of rows", "lift"), "across": "share", "level": 1.0},
+    "residuals": {"names": ("predicted", "truth − predicted"), "dots": True, "level": 0.0},
+}  # fmt: skip
+
+
+def shape(curve: Curve) -> Dict[str, Any]:
+    """Where the curve's lines are; {} for what is only a table."""
+    return picture(_series(curve), **AXES[curve.kind]) if curve.kind in AXES else {}
+
+
+def standalone(curve: Curve) -> str:
+    """The curve as an SVG file of its own; "" for what is only a table."""
     if curve.kind == "confusion":
-        return _confusion(curve)
-    series = _series(curve)
-    if not series:
+        return pictures.file(_confusion(curve, ""))
+    made = shape(curve)
+    return pictures.file(svg(made, "", legend=True)) if made else ""
+
+
+def figure(title: str, made: Mapping[str, Any], below: str = "") -> str:
+    """A picture with its title above it and the names of its lines below; "" where there is nothing to draw."""
+    if not made:
         return ""
-    if curve.kind == "residuals":
-        return plot(series, "predicted", "truth − predicted", dots=True, level=0.0)
-    if curve.kind == "lift":
-        return plot(series, "share of rows", "lift", level=1.0)
-    names = {
-        "roc": ("false positive rate", "true positive rate"),
-        "precision-recall": ("recall", "precision"),
-        "calibration": ("predicted", "observed"),
-    }[curve.kind]
-    return plot(series, *names, unit=True, diagonal=curve.kind != "precision-recall", marks=curve.kind == "calibration")
+    note = f'<p class="dim">{escape(below)}</p>' if below else ""
+    return f"<figure><figcaption>{escape(title)}</figcaption>{svg(made, title)}{legend(made)}{note}</figure>"
 
 
-def file(picture: str) -> str:
-    """The element as a file of its own."""
-    white = '<rect width="100%" height="100%" fill="#fff"/>'
-    head = picture.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" color="#111" ', 1)
-    place = head.index(">") + 1
-    return f'<?xml version="1.0" encoding="UTF-8"?>\n{head[:place]}{white}{head[place:]}\n'
-
-
-Series = List[Tuple[str, List[Tuple[float, float]]]]
-
-
-def _series(curve: Curve) -> Series:
+def _series(curve: Curve) -> List[Dict[str, Any]]:
     if curve.kind in ("roc", "precision-recall"):
         found: Dict[str, List[Tuple[float, float]]] = {}
         for label, x, y, *_ in curve.rows:
             found.setdefault(str(label), []).append((x, y))
-        return [(label, _thinned(points)) for label, points in found.items()]
-    if curve.kind in ("lift", "calibration", "residuals"):
-        return [("", _thinned([(row[0], row[1]) for row in curve.rows]))]
-    return []
+        return [{"name": label, "points": _thinned(points)} for label, points in found.items()]
+    return [{"name": "", "points": _thinned([(row[0], row[1]) for row in curve.rows])}]
 
 
 def _thinned(points: List[Tuple[float, float]]) -> List[Tuple[float, float]]:
@@ -83,61 +89,9 @@ def _thinned(points: List[Tuple[float, float]]) -> List[Tuple[float, float]]:
     return [points[round(place * step)] for place in range(POINTS)]
 
 
-def plot(
-    series: Series,
-    across: str,
-    up: str,
-    *,
-    unit: bool = False,
-    diagonal: bool = False,
-    marks: bool = False,
-    dots: bool = False,
-    level: float | None = None,
-) -> str:
-    """Lines or dots in a square with its axes named."""
-    xs = [x for _, points in series for x, _ in points]
-    ys = [y for _, points in series for _, y in points] + ([] if level is None else [level])
-    low_x, high_x = (0.0, 1.0) if unit or level == 1.0 else _span(xs)
-    low_y, high_y = (0.0, 1.0) if unit else _span(ys)
-
-    def place(x: float, y: float) -> str:
-        right = LEFT + (x - low_x) / (high_x - low_x) * SIDE
-        return f"{right:.1f},{TOP + SIDE - (y - low_y) / (high_y - low_y) * SIDE:.1f}"
-
-    parts = [
-        f'<rect x="{LEFT}" y="{TOP}" width="{SIDE}" height="{SIDE}" fill="none" stroke="currentColor" opacity=".3"/>'
-    ]
-    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
-        x, y = LEFT + share * SIDE, TOP + SIDE - share * SIDE
-        parts.append(
-            f'<text x="{x:.0f}" y="{TOP + SIDE + 15}" text-anchor="middle">{_short(low_x + share * (high_x - low_x))}</text>'
-        )
-        parts.append(
-            f'<text x="{LEFT - 6}" y="{y + 4:.0f}" text-anchor="end">{_short(low_y + share * (high_y - low_y))}</text>'
-        )
-    parts.append(f'<text x="{LEFT + SIDE / 2}" y="{TOP + SIDE + 32}" text-anchor="middle">{escape(across)}</text>')
-    middle = TOP + SIDE / 2
-    parts.append(f'<text transform="translate(12 {middle}) rotate(-90)" text-anchor="middle">{escape(up)}</text>')
-    reference = [((0.0, 0.0), (1.0, 1.0))] if diagonal else [] if level is None else [((low_x, level), (high_x, level))]
-    for one, other in reference:
-        parts.append(
-            f'<polyline points="{place(*one)} {place(*other)}" fill="none" stroke="currentColor" stroke-dasharray="4 4" opacity=".5"/>'
-        )
-    for number, (label, points) in enumerate(series):
-        colour = COLOURS[number % len(COLOURS)]
-        if dots or marks:
-            spots = (place(*point).split(",") for point in points)
-            parts += [
-                f'<circle cx="{x}" cy="{y}" r="{3 if marks else 2}" fill="{colour}" opacity=".7"/>' for x, y in spots
-            ]
-        if not dots:
-            line = " ".join(place(*point) for point in points)
-            parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
-        if label:
-            parts.append(
-                f'<text x="{LEFT + SIDE - 6}" y="{TOP + SIDE - 8 - 14 * number}" text-anchor="end" style="fill:{colour}">{escape(label)}</text>'
-            )
-    return _svg(LEFT + SIDE + 16, TOP + SIDE + ROOM, parts)
+def _confusion_figure(curve: Curve, title: str) -> str:
+    made = _confusion(curve, title)
+    return f"<figure><figcaption>{escape(title)}</figcaption>{made}</figure>" if made else ""
 
 
 def _span(values: Sequence[float]) -> Tuple[float, float]:
@@ -147,10 +101,10 @@ def _span(values: Sequence[float]) -> Tuple[float, float]:
 
 
 def _short(value: float) -> str:
-    return f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def _confusion(curve: Curve) -> str:
+def _confusion(curve: Curve, title: str) -> str:
     labels = [str(name) for name in curve.columns[1:]]
     if len(labels) > 30:
         return ""
@@ -168,7 +122,7 @@ def _confusion(curve: Curve) -> str:
             x, share = left + column * side, count / total
             ink = "#fff" if share > 0.5 else "currentColor"
             parts.append(
-                f'<rect x="{x}" y="{y}" width="{side}" height="{side}" fill="#2563eb" fill-opacity="{share:.2f}" stroke="#8884"/>'
+                f'<rect x="{x}" y="{y}" width="{side}" height="{side}" fill="#3357d6" fill-opacity="{share:.2f}" stroke="#8884"/>'
             )
             parts.append(
                 f'<text x="{x + side / 2}" y="{y + side / 2 + 4}" text-anchor="middle" style="fill:{ink}">{count}</text>'
@@ -176,7 +130,7 @@ def _confusion(curve: Curve) -> str:
     parts.append(
         f'<text transform="translate(12 {34 + side * len(labels) / 2}) rotate(-90)" text-anchor="middle">true</text>'
     )
-    return _svg(left + side * len(labels) + 16, 34 + side * len(labels) + 12, parts)
+    return _svg(left + side * len(labels) + 16, 34 + side * len(labels) + 12, parts, title)
 
 
 def _whiskers(figures: Sequence[Tuple[str, Mapping[str, Any]]]) -> str:
@@ -199,18 +153,19 @@ def _whiskers(figures: Sequence[Tuple[str, Mapping[str, Any]]]) -> str:
         ]
         if figure.get("low") is not None and figure.get("high") is not None:
             parts.append(
-                f'<line x1="{place(figure["low"]):.1f}" x2="{place(figure["high"]):.1f}" y1="{y}" y2="{y}" stroke="#2563eb" stroke-width="2"/>'
+                f'<line x1="{place(figure["low"]):.1f}" x2="{place(figure["high"]):.1f}" y1="{y}" y2="{y}" class="c0" stroke-width="2"/>'
             )
             parts += [
                 f'<text x="{place(figure[end]):.1f}" y="{y + 15}" text-anchor="middle" opacity=".7">{_short(figure[end])}</text>'
                 for end in ("low", "high")
             ]
-        parts.append(f'<circle cx="{place(figure["value"]):.1f}" cy="{y}" r="4.5" fill="#2563eb"/>')
-    return _svg(580, 30 + 30 * len(figures), parts)
+        parts.append(f'<circle cx="{place(figure["value"]):.1f}" cy="{y}" r="4.5" class="c0"/>')
+    return _svg(580, 30 + 30 * len(figures), parts, "Scores with their intervals")
 
 
-def _svg(width: float, height: float, parts: Sequence[str]) -> str:
-    return f'<svg viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" role="img">{"".join(parts)}</svg>'
+def _svg(width: float, height: float, parts: Sequence[str], title: str) -> str:
+    label = f' aria-label="{escape(title)}"' if title else ""
+    return f'<svg viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" role="img"{label}>{"".join(parts)}</svg>'
 
 
 # -- the page
@@ -218,12 +173,10 @@ def _svg(width: float, height: float, parts: Sequence[str]) -> str:
 
 def html(report: Mapping[str, Any], curves: Mapping[str, Curve]) -> str:
     """The whole page."""
-    figures = report["metrics"]
+    scores = report["metrics"]
     compared = report["comparisons"]
     scored = [
-        (name, figure)
-        for name, figure in figures.items()
-        if figure["value"] is not None and figure.get("low") is not None
+        (name, score) for name, score in scores.items() if score["value"] is not None and score.get("low") is not None
     ]
     parts = [
         f"<h1>{escape(report['model'])}</h1>",
@@ -234,7 +187,7 @@ def html(report: Mapping[str, Any], curves: Mapping[str, Curve]) -> str:
         "<h2>Scores</h2>",
         table(
             ("", "value", f"{report['level']:.0%} interval", "", "sd of folds"),
-            [_figure_row(item) for item in figures.items()],
+            [_figure_row(item) for item in scores.items()],
         ),
         _whiskers(scored) if scored else "",
         f'<p class="dim">{escape(caveat(report))}</p>',
@@ -245,34 +198,42 @@ def html(report: Mapping[str, Any], curves: Mapping[str, Curve]) -> str:
             f'<p class="dim">A difference is called real where its p-value{", raised by Holm for several baselines," if len(report["baselines"]) > 1 else ""}'
             f" is below {report['alpha']:g}. Not real means: not shown, which is not the same as none.</p>"
         )
-    pictures = [(name, drawn(curve)) for name, curve in curves.items()]
-    shown = [
-        f"<figure><figcaption>{escape(TITLES.get(name, name))}</figcaption>{picture}</figure>"
-        for name, picture in pictures
-        if picture
-    ]
-    if shown:
-        parts += ["<h2>Pictures</h2>", f'<div class="pictures">{"".join(shown)}</div>']
+    figures = []
+    for name, curve in curves.items():
+        title = TITLES.get(name, name)
+        figures.append(_confusion_figure(curve, title) if curve.kind == "confusion" else figure(title, shape(curve)))
+    if any(figures):
+        parts += ["<h2>Pictures</h2>", f'<div class="pictures">{"".join(figures)}</div>']
     for curve in curves.values():
         if curve.kind == "table":
             rows = [[_number(cell) if isinstance(cell, float) else str(cell) for cell in row] for row in curve.rows]
             parts += ["<h2>Classes</h2>", table(curve.columns, rows)]
-    parts += ["<h2>How</h2>", table(("", ""), [(name, value) for name, value in _facts(report)])]
+    parts += ["<h2>How</h2>", table(("", ""), _facts(report), "words")]
+    return document(f"Evaluation of {report['model']}", parts)
+
+
+def document(title: str, parts: Sequence[str]) -> str:
+    """The whole file."""
     body = "\n".join(parts)
     return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>Evaluation of {escape(report['model'])}</title><style>{STYLE}</style></head><body>\n{body}\n</body></html>\n"
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>\n{body}\n</main></body></html>\n"
     )
 
 
-def summary(report: Mapping[str, Any]) -> str:
-    """What was done, in a line."""
-    data = report["data"]
-    method = report["method"]
-    how = {"none": "scored as it is", "holdout": "fitted and tested once"}.get(
-        method, f"{method}, {report['folds']} fits"
-    )
-    return f"{report['model_type']}, {how}, on {data['rows']:,} rows of {data['name']} ({data['digest']}), target {report['target']}"
+SUMMARY = "{kind}, {how}, on {rows} rows of {data} ({digest}), target {target}"
+METHODS = {"none": "scored as it is", "holdout": "fitted and tested once"}  # of others, how often
+FITS = "{method}, {fits} fits"
+
+
+def summary(report: Mapping[str, Any], say: Callable[..., str] = str.format) -> str:
+    """What was done, in a line; ``say`` fills a text in, and may do so in another language."""
+    data, method = report["data"], report["method"]
+    how = METHODS.get(method, "")
+    return say(
+        SUMMARY, kind=say(report["model_type"]), how=say(how) if how else say(FITS, method=method, fits=report["folds"]),
+        rows=f"{data['rows']:,}", data=data["name"], digest=data["digest"], target=report["target"],
+    )  # fmt: skip
 
 
 def caveat(report: Mapping[str, Any]) -> str:
@@ -363,7 +324,18 @@ def _facts(report: Mapping[str, Any]) -> List[Tuple[str, str]]:
     ]
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    lines = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table>{f'<thead><tr>{top}</tr></thead>' if any(head) else ''}<tbody>{lines}</tbody></table>"
+def _numeric(cell: str) -> bool:
+    return not any([letter.isalpha() and letter != "e" for letter in str(cell)])
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "") -> str:
+    """Of text; the first cell of a line is what the line is about. ``words``: text that may be long."""
+    kinds = ["" if column and all(map(_numeric, cells)) else ' class="l"' for column, cells in enumerate(zip(*rows))]
+    kinds += [""] * (len(head) - len(kinds))
+    top = "".join(f'<th scope="col"{kind_}>{escape(cell)}</th>' for cell, kind_ in zip(head, kinds))
+    lines = "".join(
+        f'<tr><th scope="row">{escape(row[0])}</th>{"".join(f"<td{k}>{escape(cell)}</td>" for k, cell in zip(kinds[1:], row[1:]))}</tr>'
+        for row in [[str(cell) for cell in row] for row in rows]
+    )
+    above = f"<thead><tr>{top}</tr></thead>" if any(head) else ""
+    return f'<div class="{f"wide {kind}".strip()}" tabindex="0"><table>{above}<tbody>{lines}</tbody></table></div>'

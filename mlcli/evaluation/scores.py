@@ -56,6 +56,9 @@ METRICS: Dict[str, Metric] = {
     "mean_on_target": Metric(True, "numbers", counts=True),
     "example_count": Metric(True, "any", counts=True),
 }
+# Of what was not seen a maximum knows nothing, and resamples of an honest model look less calibrated than it is: what a
+# bootstrap of either tells is not where the truth is.
+NOT_RESAMPLED = ("max_error", "expected_calibration_error")
 INFINITE = float("inf")
 PRIMARY = {CLASSIFIER: "accuracy_score", REGRESSOR: "r2_score"}
 
@@ -175,6 +178,11 @@ def _applies(metric: Metric, answers: Answers) -> bool:
     if metric.needs == "ranks":
         return answers.probability is not None or answers.rank is not None
     return True
+
+
+def inferred(name: str) -> bool:
+    """Whether there is an interval, and a test, for that score."""
+    return name not in NOT_RESAMPLED and not (name in METRICS and METRICS[name].counts)
 
 
 def within(name: str, bounds: Interval) -> Interval:
@@ -408,14 +416,14 @@ def intervals(
     """An interval for each score of a model that was not fitted on these rows.
 
     ``auto`` takes Wilson's for shares, DeLong's for the AUC, BCa for anything else; where rows come in groups,
-    all by resampling groups. A maximum has none: what was not seen may be as large as it likes.
+    all by resampling groups. A maximum and a calibration error have none.
     """
     found: Dict[str, Interval] = {}
     if kind == "none" or len(answers.truth) < 2:
         return found
     left = []
     for name in values:
-        if name in METRICS and (METRICS[name].counts or name == "max_error"):
+        if not inferred(name):
             continue
         bounds = None if resampling.groups is not None else _closed(answers, name, kind, level)
         if bounds is None:
@@ -541,7 +549,7 @@ def compare(
     left = []
     ranked = answers.rank is not None and baseline.rank is not None and answers.classes == baseline.classes
     for name in wanted:
-        if name in METRICS and (METRICS[name].counts or name == "max_error"):
+        if not inferred(name):
             continue
         if resampling.groups is None and name == "accuracy_score" and test in ("auto", "mcnemar"):
             right = [one.truth == one.predicted for one in (answers, baseline)]

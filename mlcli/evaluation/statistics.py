@@ -21,6 +21,8 @@ from typing import Any, List, NamedTuple, Sequence, Tuple
 
 BINS = 10  # of a reliability curve
 FEW_DISCORDANT = 25  # below it McNemar's test is exact
+FEW_OF_A_CLASS = 20  # below it the variance of an AUC is too uncertain to be taken for known
+ROUNDING = 1e-9  # a spread that is smaller beside the values themselves comes of their last digits
 
 
 class Interval(NamedTuple):
@@ -163,22 +165,24 @@ def delong_interval(positive: Any, score: Any, level: float = 0.95) -> Interval:
     """The interval of an AUC, cut at 0 and 1.
 
     Where the classes are told apart without a fault the variance is 0, which is no certainty: then the interval is
-    Wilson's of as many rows as the smaller class has.
+    Wilson's of as many rows as the smaller class has; so it is where a class has one row, which shows no spread.
     """
-    import numpy as np
-
     aucs, covariance = delong(positive, [score])
-    auc, variance = float(aucs[0]), float(covariance[0, 0])
-    if variance <= 0:
-        smaller = min(int(np.sum(positive)), len(positive) - int(np.sum(positive)))
+    auc, variance, smaller = float(aucs[0]), float(covariance[0, 0]), _smaller_class(positive)
+    if variance <= 0 or smaller < 2:
         bounds = wilson(auc * smaller, smaller, level)
         return Interval(bounds.low, bounds.high, "wilson on the smaller class")
-    half = _z(level) * math.sqrt(variance)
+    half = _auc_quantile(level, smaller) * math.sqrt(variance)
     return Interval(max(auc - half, 0.0), min(auc + half, 1.0), "delong")
 
 
 def delong_comparison(positive: Any, score: Any, baseline: Any, level: float = 0.95) -> Comparison:
-    """The difference of two AUCs on the same rows."""
+    """The difference of two AUCs on the same rows.
+
+    With few rows of a class by Student's t, with the freedom of the smaller class; with one row of a class by nothing.
+    """
+    from scipy.stats import t as student
+
     aucs, covariance = delong(positive, [score, baseline])
     difference = float(aucs[0] - aucs[1])
     variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
@@ -186,9 +190,29 @@ def delong_comparison(positive: Any, score: Any, baseline: Any, level: float = 0
         if abs(difference) < 1e-12:
             return Comparison("delong", difference, difference, difference, 0.0, 1.0, "the scores rank alike")
         return Comparison("delong", difference, math.nan, math.nan, math.nan, math.nan, "no variance to judge by")
-    z = difference / math.sqrt(variance)
-    half = _z(level) * math.sqrt(variance)
-    return Comparison("delong", difference, difference - half, difference + half, z, math.erfc(abs(z) / math.sqrt(2)))
+    smaller = _smaller_class(positive)
+    if smaller < 2:
+        note = "one row of a class tells nothing of the spread"
+        return Comparison("delong", difference, math.nan, math.nan, math.nan, math.nan, note)
+    z, note = difference / math.sqrt(variance), ""
+    half = _auc_quantile(level, smaller) * math.sqrt(variance)
+    p_value = math.erfc(abs(z) / math.sqrt(2))
+    if smaller < FEW_OF_A_CLASS:
+        p_value, note = 2 * float(student.sf(abs(z), smaller - 1)), f"by Student's t: a class has {smaller} rows"
+    return Comparison("delong", difference, difference - half, difference + half, z, p_value, note)
+
+
+def _smaller_class(positive: Any) -> int:
+    import numpy as np
+
+    rows = int(np.asarray(positive, bool).sum())
+    return min(rows, len(positive) - rows)
+
+
+def _auc_quantile(level: float, smaller: int) -> float:
+    from scipy.stats import t as student
+
+    return _z(level) if smaller >= FEW_OF_A_CLASS else float(student.ppf((1 + level) / 2, smaller - 1))
 
 
 def _midranks(values: Any) -> Any:
@@ -260,9 +284,13 @@ def draw_counts(generator: Any, n: int, size: int, groups: Any = None) -> Any:
 def paired_bootstrap(difference: float, replicates: Any, jackknife: Any, level: float = 0.95) -> Comparison:
     """A difference on the same rows, from differences on resamples of them.
 
-    The p-value inverts the percentile interval; with ``B`` resamples it is at least 1 / (B + 1).
+    The p-value inverts the percentile interval; with ``B`` resamples it is at least 1 / (B + 1). Resamples of few rows vary
+    too little, so p-value and interval are widened as Student's t is beside the normal (Hesterberg 2015). The number of
+    rows, or groups, is that of ``jackknife``.
     """
     import numpy as np
+    from scipy.stats import norm
+    from scipy.stats import t as student
 
     found = np.asarray(replicates, float)
     found = found[np.isfinite(found)]
@@ -270,9 +298,16 @@ def paired_bootstrap(difference: float, replicates: Any, jackknife: Any, level: 
         return Comparison(
             "paired bootstrap", difference, math.nan, math.nan, math.nan, 1.0, "no resample could be scored"
         )
-    bounds = bca(difference, found, jackknife, level)
+    units = len(jackknife)
+    if units < 2:
+        note = "one row or group tells nothing of the spread"
+        return Comparison("paired bootstrap", difference, math.nan, math.nan, difference, math.nan, note)
+    shrunk = math.sqrt((units - 1) / units)
+    wider = 1 - 2 * float(norm.sf(float(student.ppf((1 + level) / 2, units - 1)) / shrunk))
+    bounds = bca(difference, found, jackknife, min(wider, 1 - ROUNDING))
     tail = min(np.sum(found <= 0), np.sum(found >= 0))
     p_value = min(1.0, 2 * (float(tail) + 1) / (len(found) + 1))
+    p_value = 2 * float(student.sf(float(norm.isf(p_value / 2)) * shrunk, units - 1))
     return Comparison("paired bootstrap", difference, bounds.low, bounds.high, difference, p_value, bounds.method)
 
 
@@ -295,9 +330,11 @@ def nadeau_bengio(differences: Any, test_share: float, level: float = 0.95) -> C
     name = "corrected resampled t"
     if count < 2:
         return Comparison(name, mean, math.nan, math.nan, math.nan, math.nan, "one fold tells nothing of the spread")
-    if error == 0:
-        statistic, p_value = (0.0, 1.0) if mean == 0 else (math.copysign(math.inf, mean), 0.0)
-        return Comparison(name, mean, mean, mean, statistic, p_value, "every fold differs by the same")
+    if not found.any():
+        return Comparison(name, 0.0, math.nan, math.nan, 0.0, 1.0, "no fold differs")
+    if math.sqrt(variance) <= ROUNDING * float(np.abs(found).max()):
+        note = "every fold differs by the same: no spread to judge by"
+        return Comparison(name, mean, math.nan, math.nan, math.nan, math.nan, note)
     statistic = mean / error
     half = float(student.ppf((1 + level) / 2, count - 1)) * error
     p_value = 2 * float(student.sf(abs(statistic), count - 1))
@@ -310,8 +347,6 @@ def fold_interval(scores: Any, test_share: float, level: float = 0.95) -> Interv
     NaN where all folds score the same: that is no certainty, there is nothing to judge by.
     """
     found = nadeau_bengio(scores, test_share, level)
-    if found.low == found.high:
-        found = found._replace(low=math.nan, high=math.nan)
     return Interval(found.low, found.high, "corrected resampled t, approximate")
 
 
@@ -322,7 +357,7 @@ def five_by_two_t(differences: Any) -> Comparison:
     pairs = _five_pairs(differences)
     spread = float(((pairs - pairs.mean(axis=1, keepdims=True)) ** 2).sum())
     mean = float(pairs.mean())
-    if spread == 0:
+    if math.sqrt(spread) <= ROUNDING * float(abs(pairs).max()):
         return Comparison("5x2cv t", mean, math.nan, math.nan, 0.0, 1.0, "no spread")
     statistic = float(pairs[0, 0]) / math.sqrt(spread / 5)
     p_value = 2 * float(student.sf(abs(statistic), 5))
@@ -337,7 +372,7 @@ def five_by_two_f(differences: Any) -> Comparison:
     pairs = _five_pairs(differences)
     spread = float(((pairs - pairs.mean(axis=1, keepdims=True)) ** 2).sum())
     mean = float(pairs.mean())
-    if spread == 0:
+    if math.sqrt(spread) <= ROUNDING * float(abs(pairs).max()):
         return Comparison("5x2cv F", mean, math.nan, math.nan, 0.0, 1.0, "no spread")
     statistic = float(np.sum(pairs**2)) / (2 * spread)
     return Comparison(

@@ -14,6 +14,7 @@ From predictions every score, interval and test follows; of bare metrics only th
 from __future__ import annotations
 
 import csv
+import math
 import os
 import subprocess
 import tempfile
@@ -120,7 +121,7 @@ class Recipe:
             submitted = submit.SubmittedRun(run_id, process, uri)
             reason = submitted.end_reason() or _last_line(said) or f"exit code {code}"
             raise RunFailed(
-                f"a fold of {self.uri} did not end well: {reason}",
+                f"{name} of {self.uri} did not end well: {reason}",
                 run_id=run_id,
                 code=code if code > 0 else 128 - code,
                 hint=f"`mlcli runs logs {run_id[:8]}` shows its output, if it got that far",
@@ -142,10 +143,16 @@ class Recipe:
         with open_store(submit.tracking_uri(), create=False) as store:
             run = store.get_run(run_id)
             artifacts = open_artifacts(store.artifact_root(run_id))
-        metrics = {key: value for key, value in run.data.metrics.items() if not key.startswith("system/")}
+        logged = {key: value for key, value in run.data.metrics.items() if not key.startswith("system/")}
+        metrics = {key: value for key, value in logged.items() if math.isfinite(value)}
         if artifacts.has(ANSWERS):
             told = read_answers(artifacts.path(ANSWERS), table.truth[test], kind, table.truth)
             return Outcome(told, {}, seconds, run_id)
+        if logged and not metrics:
+            raise InvalidInput(
+                f"{self.uri} gave no number back: {', '.join(logged)} is NaN or infinite (run {run_id})",
+                hint=f"`mlcli runs logs {run_id[:8]}` shows what it said of it",
+            )
         if not metrics:
             raise InvalidInput(
                 f"{self.uri} gave neither predictions nor metrics back (run {run_id})",
@@ -270,6 +277,14 @@ def _floats(cells: Sequence[str], name: str) -> Any:
     import numpy as np
 
     try:
-        return np.array([float(cell) for cell in cells])
+        found = np.array([float(cell) for cell in cells])
     except ValueError as error:
         raise InvalidInput(f"the column {name} of {ANSWERS} is to hold numbers: {error}") from None
+    wrong = np.flatnonzero(~np.isfinite(found))
+    if len(wrong):
+        raise InvalidInput(
+            f"the column {name} of {ANSWERS} is {cells[wrong[0]]} in row {wrong[0] + 1}"
+            f" ({len(wrong)} of {len(found)} rows are no finite number)",
+            hint=f"let the project answer each row of {TEST} with a number",
+        )
+    return found

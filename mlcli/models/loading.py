@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import Any, Dict, NamedTuple, Optional, Sequence
 
-from mlcli.artifacts import LocalArtifacts, download, locate
+from mlcli import locks
+from mlcli.artifacts import LocalArtifacts, download, locate, parse_runs_uri
 from mlcli.errors import ModelError, NotFound
 from mlcli.models import mlmodel, trust
+
+_NAMED = re.compile(r"[^/:@?.~\\][^/:@?\\]*(?:@[^/:?]+|/(?:\d+|latest)|\?.+)\Z", re.DOTALL)
 
 
 class Found(NamedTuple):
@@ -40,13 +44,25 @@ class Found(NamedTuple):
 
 
 def find(model_uri: str, *, trust_it: bool = False, dst_path: Optional[str] = None) -> Found:
-    """Find the files of a model, fetched if they are on a server, and check them against the digests in its MLmodel."""
+    """Find the files of a model, fetched if they are on a server, and check them against the digests in its MLmodel.
+
+    ``trust_it`` lets the model run code; it does not say that its files are whole, so they are checked all the same.
+    """
     found = look(model_uri, dst_path=dst_path)
-    if trust_it:
-        return found._replace(grant="trust=True")
-    if found.grant is None:  # what is trusted as it is may also have been changed on purpose
+    if found.grant is None:  # whose digest was noted may have been changed on purpose
         mlmodel.check_digests(found.folder, found.content)
-    return found
+    return found._replace(grant="trust=True") if trust_it else found
+
+
+def check(folder: str, digest: str, *, only: bool = False) -> None:
+    """Raise ModelError unless the files in ``folder`` are those of the ``digest`` on record, or (but for ``only``) trusted as they are."""
+    found = mlmodel.tree_digest(folder)
+    if found != digest and (only or trust.grant(folder) is None):
+        raise ModelError(
+            f"{folder} is not the model on record: its digest is {found[:19]}..., not {digest[:19]}...",
+            hint="put the files back, or log and register it anew"
+            + ("" if only else "; if you changed them on purpose: `mlcli models trust add`"),
+        )
 
 
 def look(model_uri: str, *, dst_path: Optional[str] = None) -> Found:
@@ -62,6 +78,17 @@ def look(model_uri: str, *, dst_path: Optional[str] = None) -> Found:
     return Found(model_uri, folder, mlmodel.read(folder), trust.grant(folder))
 
 
+def whole_uri(uri: str) -> str:
+    """The URI that a short name of a model stands for; any other stays as it is."""
+    if _NAMED.match(uri) and not os.path.exists(uri):
+        return f"models:/{uri}"
+    if uri.startswith("runs:") and not parse_runs_uri(uri)[1]:
+        from mlcli.registry import uri_of_only_model
+
+        return uri_of_only_model(uri)
+    return uri
+
+
 def bring_code(found: Found, code: Any) -> None:
     """Make the code that travels with a model importable, if the model may run code.
 
@@ -70,10 +97,57 @@ def bring_code(found: Found, code: Any) -> None:
     if not code:
         return
     found.ask(f"it brings code of its own, {code}")
+    _sweep()
+    sys.path.insert(0, LocalArtifacts(found.folder).get(str(code), os.path.join(_place_for_code(), "code")))
+
+
+_CODE, _LOCK = "mlcli-code-", "lock"
+
+
+def _place_for_code() -> str:
+    """A new folder that goes when this process ends, or at the next sweep if it is killed: its lock file tells."""
     import atexit
     import shutil
     import tempfile
 
-    copy = tempfile.mkdtemp(prefix="mlcli-code-")
-    atexit.register(shutil.rmtree, copy, ignore_errors=True)
-    sys.path.insert(0, LocalArtifacts(found.folder).get(str(code), os.path.join(copy, "code")))
+    while True:
+        place = tempfile.mkdtemp(prefix=_CODE)
+        lock = os.path.join(place, _LOCK)
+        try:
+            held = os.open(lock, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+            # A sweep may have been between the two lines, and found a file that nobody held.
+            if locks.try_lock(held) and os.path.exists(lock):
+                break
+        except FileNotFoundError:
+            continue
+        os.close(held)
+    owner = os.getpid()
+
+    def leave() -> None:
+        if os.getpid() == owner:  # a fork of this process leaves it to its parent
+            os.close(held)
+            shutil.rmtree(place, ignore_errors=True)
+
+    atexit.register(leave)
+    return place
+
+
+def _sweep() -> None:
+    """Take away the folders of processes of this user that were killed: workers often are."""
+    import shutil
+    import tempfile
+
+    with os.scandir(tempfile.gettempdir()) as entries:
+        places = [
+            entry.path for entry in entries if entry.name.startswith(_CODE) and entry.is_dir(follow_symlinks=False)
+        ]
+    for place in places:
+        try:
+            held = os.open(os.path.join(place, _LOCK), os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+        except OSError:  # another user's, or gone by now, or about to be locked
+            continue
+        try:
+            if locks.try_lock(held):
+                shutil.rmtree(place, ignore_errors=True)
+        finally:
+            os.close(held)

@@ -216,11 +216,20 @@ def digests(folder: str) -> Dict[str, str]:
 
 
 def check_digests(folder: str, content: Mapping[str, Any]) -> None:
-    """Tell a damaged download from a whole one; whoever wrote the MLmodel wrote its digests too, so this grants nothing."""
+    """Tell a damaged copy from a whole one; whoever wrote the MLmodel wrote its digests too, so this grants nothing."""
     for name, digest in noted_digests(content).items():
         file = os.path.join(folder, *name.split("/"))
-        if not os.path.isfile(file) or file_digest(file) != digest:
-            raise ModelError(f"{folder} is damaged: {name} is not what its MLmodel says", hint="download it again")
+        if not os.path.isfile(file):
+            raise ModelError(f"{folder} is damaged: it lacks {name}, which was logged with it", hint=_DAMAGED)
+        found = file_digest(file)
+        if found != digest:
+            raise ModelError(
+                f"{folder} is damaged: {name} is not the file that was logged: its SHA-256 is {found}, not {digest}",
+                hint=_DAMAGED,
+            )
+
+
+_DAMAGED = "get it again from where it was logged; if it was changed on purpose: `mlcli models trust add`"
 
 
 def noted_digests(content: Mapping[str, Any]) -> Dict[str, str]:

@@ -10,7 +10,7 @@ import math
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from mlcli.errors import InvalidInput, ModelError
-from mlcli.models.schema import MISSING_WORDS, Columns, Given, Nested, Records, Rows, Schema
+from mlcli.models.schema import MISSING_WORDS, Columns, Given, Nested, Records, Rows, Schema, some_of
 
 JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.parquet"
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
@@ -39,8 +39,7 @@ def read_json(body: bytes, _schema: Optional[Schema], params: Sequence[str] = ()
         chat = {name: value for name, value in content.items() if name not in params}
         return Asked(chat, {name: content[name] for name in params if name in content} or None, bare=True)
     if len(forms) != 1:
-        told = ", ".join([repr(name) for name in list(content)[:10]]) or "nothing"
-        raise ModelError(f"{_ALONE}; it has {told}")
+        raise ModelError(f"{_ALONE}; it has {some_of(list(content)) or 'nothing'}")
     form = forms[0]
     value = content[form]
     if form == "dataframe_split":
@@ -116,6 +115,7 @@ def csv_parts(stream: Any, size: Optional[int]) -> Iterator[Rows]:
         if names is None:
             raise ModelError("the input is empty: a CSV table begins with the names of its columns")
         rows: List[Any] = []
+        told = False
         for row in reader:
             if len(row) != len(names):
                 if not row:
@@ -124,8 +124,8 @@ def csv_parts(stream: Any, size: Optional[int]) -> Iterator[Rows]:
             rows.append(row)
             if len(rows) == size:
                 yield Rows(names, rows)
-                rows = []
-        if rows or size is None:
+                rows, told = [], True
+        if rows or not told:  # columns without rows are told too: they may be the wrong ones
             yield Rows(names, rows)
     except csv.Error as error:
         raise ModelError(f"line {reader.line_num} is not CSV: {error}") from None
@@ -291,7 +291,7 @@ def _tensor_data(item: Mapping[str, Any]) -> Tuple[List[int], Any]:
         raise ModelError("an input has no name")
     if not isinstance(shape, list) or not all([type(length) is int and length >= 0 for length in shape]):
         raise InvalidInput(f"the shape of the input {name!r} must be a list of lengths")
-    if kind not in _OF_OIP and kind != "BYTES":
+    if not isinstance(kind, str) or (kind not in _OF_OIP and kind != "BYTES"):
         known = ", ".join([*_OF_OIP, "BYTES"])
         raise InvalidInput(f"the input {name!r} has the datatype {kind!r}; known: {known}")
     if "data" not in item:
@@ -301,9 +301,18 @@ def _tensor_data(item: Mapping[str, Any]) -> Tuple[List[int], Any]:
         raise InvalidInput(f"the input {name!r} has {len(flat)} values and its shape {shape} says {math.prod(shape)}")
     for value in flat:
         fine = isinstance(value, str) if kind == "BYTES" else isinstance(value, (int, float)) or value is None
-        if not fine or (kind == "BOOL" and value not in (0, 1)) or (kind[0] in "UI" and type(value) is float):
+        if not fine or (kind == "BOOL" and value not in (0, 1)) or not _in_range(kind, value):
             raise InvalidInput(f"the input {name!r} has {value!r:.60}, which is no {kind}")
     return shape, _folded(flat, shape)
+
+
+def _in_range(kind: str, value: Any) -> bool:
+    """Whether a number is one of the whole ones that the type has; any number is one of the others."""
+    if kind[0] not in "UI" or value is None:
+        return True
+    bits = int(kind.lstrip("UINT"))
+    low, high = (0, 2**bits) if kind[0] == "U" else (-(2 ** (bits - 1)), 2 ** (bits - 1))
+    return type(value) is not float and low <= value < high
 
 
 def _flat(data: Any) -> Iterator[Any]:

@@ -227,12 +227,16 @@ class Schema:
 
 
 def _lacking(missing: Sequence[str], others: Sequence[Any]) -> str:
-    told = f"the input has no column {', '.join(map(repr, missing[:10]))}"
-    if len(missing) > 10:
-        told += f" and {len(missing) - 10} more"
+    told = f"the input has no column {some_of(missing)}"
     if others:
-        told += f"; it has {', '.join([repr(str(name)) for name in others[:10]])}, which the model does not know"
+        told += f"; it has {some_of(others)}, which the model does not know"
     return told
+
+
+def some_of(names: Sequence[Any]) -> str:
+    """The first ten names, and how many more there are."""
+    told = ", ".join([repr(str(name)) for name in names[:10]])
+    return f"{told} and {len(names) - 10} more" if len(names) > 10 else told
 
 
 def _column(item: Mapping[str, Any]) -> Column:
@@ -273,7 +277,7 @@ def _by_column(given: Any, names: Optional[Sequence[Any]]) -> Tuple[Dict[Any, An
             return {names[0]: flat}, None
         if names is not None:
             raise InvalidInput(
-                f"the model takes named columns ({', '.join([repr(str(name)) for name in names[:10]])}) and the input has no names",
+                f"the model takes named columns ({some_of(names)}) and the input has no names",
                 hint='send {"dataframe_split": {"columns": [...], "data": [[...]]}} or a list of objects',
             )
         return _columns_of_rows(Rows(None, [value if isinstance(value, list) else [value] for value in values]))

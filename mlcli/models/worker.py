@@ -321,7 +321,7 @@ def _example(model: Any) -> Any:
 class File(NamedTuple):
     """A job of `predict`: where rows come from, where predictions go to, and in which forms."""
 
-    source: Optional[str]  # None is standard input
+    source: Optional[str]  # a path; None is standard input, which a file may be as well
     kind: str  # csv, json, jsonl, parquet
     target: int  # a descriptor
     form: str  # json, csv, jsonl
@@ -356,7 +356,10 @@ def _predict_file(predictor: Predictor, file: File, tick: Callable[[int], None])
         writer = _WRITERS[file.form](stream)
         for asked in _parts(predictor, file):
             try:
-                found = predictor.predict(predictor.data(asked.given, done), asked.params)
+                data = predictor.data(asked.given, done)
+                if file.kind == "csv" and not _length(asked.given):  # a header alone: there is nothing to ask the model
+                    continue
+                found = predictor.predict(data, asked.params)
             except MlcliError:
                 raise
             except (Exception, SystemExit) as error:  # noqa: BLE001 - the model is somebody else's code
@@ -440,7 +443,7 @@ def _parquet_parts(file: File) -> Iterator[payloads.Asked]:
     except ImportError:
         raise ModelError("the model's environment cannot read Parquet", hint="it needs pyarrow; or give CSV") from None
     source: Any = file.opened
-    if file.source is None:  # Parquet begins at its end
+    if not source.seekable():  # Parquet begins at its end
         import io
 
         source = io.BytesIO(source.read())
@@ -566,13 +569,20 @@ def main(arguments: Sequence[str]) -> int:
     link.answer(0, 200, json.dumps(told, default=str).encode())
     if job.get("file"):
         return _file_job(link, predictor, File(**job["file"]))
-    return _serve(link, predictor, job.get("batch_size", 1), job.get("batch_seconds", 0.0))
+    try:
+        return _serve(link, predictor, job.get("batch_size", 1), job.get("batch_seconds", 0.0))
+    except ConnectionError:  # who asked is gone
+        return 0
 
 
 def _loaded(job: Mapping[str, Any]) -> Predictor:
     from mlcli.models.pyfunc import load_model
 
     _import_later("pandas")
+    if job.get("digest"):
+        from mlcli.models import loading
+
+        loading.check(job["model"], job["digest"], only=job.get("only_digest", False))
     model = load_model(job["model"], trust=job.get("trust", False))
     predictor = Predictor(model, job.get("name", ""), job.get("version", ""))
     if not predictor.by_array and predictor.schema is not None and not predictor.schema.tensors:

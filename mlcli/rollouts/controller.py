@@ -17,6 +17,7 @@ from mlcli.rollouts import bandits, lifecycle
 from mlcli.rollouts.lifecycle import ROLLED_BACK, evidence_of
 from mlcli.rollouts.observe import Analysis, analyze
 from mlcli.rollouts.pace import Pace
+from mlcli.rollouts.words import say
 from mlcli.store.rollouts import PAUSED, RUNNING, RolloutRecord, Rollouts
 
 INTERVAL = 1.0
@@ -85,20 +86,22 @@ class Controller:
         told = {"actor": "controller", "reason": verdict.reason, "evidence": evidence, "holder": self.holder}
         if verdict.action == "pause":
             self.rollouts.change(name, "invalid", expect=(RUNNING,), state=PAUSED, invalid=True, **told)  # type: ignore[arg-type]
-        elif verdict.action == "rollback" and self._may(rollout.decision.auto, verdict.action, verdict.reason):
+        elif verdict.action == "rollback" and self._may(rollout.decision.auto, analysis):
             lifecycle.abort(self.rollouts, name, kind=ROLLED_BACK, **told)  # type: ignore[arg-type]
-        elif verdict.action == "next" and self._may(rollout.decision.auto, verdict.action, verdict.reason):
+        elif verdict.action == "next" and self._may(rollout.decision.auto, analysis):
             lifecycle.advance(self.rollouts, name, **told)  # type: ignore[arg-type]
-        elif verdict.action == "promote" and self._may(rollout.decision.auto, verdict.action, verdict.reason):
+        elif verdict.action == "promote" and self._may(rollout.decision.auto, analysis):
             lifecycle.promote(self.rollouts, name, verdict.candidate, **told)  # type: ignore[arg-type]
         elif rollout.strategy == "bandit":
             self._follow_rewards(analysis)
 
-    def _may(self, auto: bool, action: str, reason: str) -> bool:
+    def _may(self, auto: bool, analysis: Analysis) -> bool:
         """Whether to act; where a person is to decide it is recommended, once."""
-        if not auto and self._recommended != action:
-            self.rollouts.note(self.name, f"recommended {action}", actor="controller", reason=reason)
-            self._recommended = action
+        verdict = analysis.verdict
+        if not auto and self._recommended != verdict.action:
+            kind, evidence = f"recommended {verdict.action}", evidence_of(analysis)
+            self.rollouts.note(self.name, kind, actor="controller", reason=verdict.reason, evidence=evidence)
+            self._recommended = verdict.action
         return auto
 
     def _follow_rewards(self, analysis: Analysis) -> None:
@@ -119,9 +122,7 @@ class Controller:
         self._units = units
         if all([abs(one - other) < 1e-4 for one, other in zip(found, before, strict=False)]):
             return
-        lifecycle.publish(
-            self.rollouts, self.name, tuple(found), holder=self.holder, reason=f"rewards of {units} units"
-        )
+        lifecycle.publish(self.rollouts, self.name, tuple(found), holder=self.holder, said=say("rewards", units=units))
 
 
 def earned(analysis: Analysis) -> list[bandits.Rewards]:

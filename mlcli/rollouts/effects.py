@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
+from mlcli.evaluation.statistics import newcombe
+
 
 class Effect(NamedTuple):
     """A difference, candidate less control, its standard error and the units behind it."""
@@ -75,6 +77,29 @@ def mantel_haenszel(phases: Sequence[tuple[int, int, int, int]]) -> tuple[float,
     return difference, float((xt * (nc - xc) / n).sum() / (xc * (nt - xt) / n).sum())
 
 
+class Association(NamedTuple):
+    """Cochran, Mantel and Haenszel's chi-squared of one degree of freedom, and its p-value."""
+
+    statistic: float
+    p: float
+
+
+def cochran_mantel_haenszel(phases: Sequence[tuple[int, int, int, int]]) -> Association:
+    """Whether the arms differ, phase by phase; for one look at the planned end only. Counts as in :func:`proportions`.
+
+    No correction for continuity. The p-value is 1 where no phase has both arms and both outcomes.
+    """
+    xc, nc, xt, nt = np.asarray(phases, float).reshape(-1, 4).T
+    n, successes = nc + nt, xc + xt
+    both = (nc > 0) & (nt > 0)
+    expected = successes[both] * nt[both] / n[both]
+    variance = (successes * (n - successes) * nc * nt)[both] / (n[both] ** 2 * (n[both] - 1))
+    if variance.sum() <= 0:
+        return Association(0.0, 1.0)
+    statistic = float((xt[both] - expected).sum() ** 2 / variance.sum())
+    return Association(statistic, float(stats.chi2.sf(statistic, 1)))
+
+
 def ratio(sums: Any, counts: Any) -> tuple[float, float]:
     """A ratio of sums over units (conversions per request) and its standard error, by the delta method."""
     s, m = np.asarray(sums, float), np.asarray(counts, float)
@@ -93,16 +118,69 @@ def cuped(y: Any, x: Any) -> tuple[Any, float]:
     return y - theta * (x - x.mean()), theta
 
 
-def welch(control: Any, candidate: Any, level: float = 0.95) -> tuple[float, float, float, float]:
-    """Difference of means, bounds and p-value of Welch's t; for one look at the planned end only."""
+class Contrast(NamedTuple):
+    """A difference, candidate less control, as one look at the planned end sees it: bounds and p-value, not to be watched."""
+
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+def welch(control: Any, candidate: Any, level: float = 0.95) -> Contrast:
+    """Welch's t between the units of two arms."""
     a, b = np.asarray(control, float), np.asarray(candidate, float)
-    va, vb = a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)
-    difference, se = float(b.mean() - a.mean()), math.sqrt(va + vb)
-    if se == 0:
-        return difference, difference, difference, 1.0 if difference == 0 else 0.0
-    freedom = (va + vb) ** 2 / (va**2 / (len(a) - 1) + vb**2 / (len(b) - 1))
+    return _welch(
+        (len(a), float(a.mean()), float(a.var(ddof=1))), (len(b), float(b.mean()), float(b.var(ddof=1))), level
+    )
+
+
+def welch_of_sums(control: Cell, candidate: Cell, level: float = 0.95) -> Contrast:
+    """:func:`welch` from sums; each arm needs two units."""
+    return _welch((control.n, control.mean, control.variance), (candidate.n, candidate.mean, candidate.variance), level)
+
+
+def _welch(control: tuple[int, float, float], candidate: tuple[int, float, float], level: float) -> Contrast:
+    (na, a, spread_a), (nb, b, spread_b) = control, candidate
+    va, vb = spread_a / na, spread_b / nb
+    difference, se = b - a, math.sqrt(va + vb)
+    if se == 0:  # no spread to judge by
+        return Contrast(difference, math.nan, math.nan, 1.0 if difference == 0 else math.nan)
+    freedom = (va + vb) ** 2 / (va**2 / (na - 1) + vb**2 / (nb - 1))
     half = float(stats.t.ppf(0.5 + level / 2, freedom)) * se
-    return difference, difference - half, difference + half, float(2 * stats.t.sf(abs(difference) / se, freedom))
+    p = float(2 * stats.t.sf(abs(difference) / se, freedom))
+    return Contrast(difference, difference - half, difference + half, p)
+
+
+def one_look(phases: Sequence[tuple[Cell, Cell]], *, binary: bool, level: float = 0.95) -> Contrast | None:
+    """What the planned end's one look says of (control, candidate) per phase; None where no phase has two units of both.
+
+    Within one phase the two-proportion z-test with Newcombe's bounds, or Welch's t. Over several, Cochran, Mantel and
+    Haenszel's test, or a z-test of the phases' effect: pooled, a ramp may turn the sign around.
+    """
+    usable = [(control, candidate) for control, candidate in phases if control.n >= 2 and candidate.n >= 2]
+    if not usable:
+        return None
+    if len(usable) == 1:
+        control, candidate = usable[0]
+        if not binary:
+            return welch_of_sums(control, candidate, level)
+        xc, xt = round(control.total), round(candidate.total)
+        bounds = newcombe(xt, candidate.n, xc, control.n, level)
+        p = two_proportions(xc, control.n, xt, candidate.n)
+        return Contrast(candidate.mean - control.mean, bounds.low, bounds.high, p)
+    effect = stratified(usable, balanced=True)
+    assert effect is not None  # noqa: S101 - each phase is usable
+    half = float(stats.norm.ppf(0.5 + level / 2)) * effect.se
+    if binary:
+        p = cochran_mantel_haenszel([(round(c.total), c.n, round(t.total), t.n) for c, t in usable]).p
+    else:
+        p = (
+            float(2 * stats.norm.sf(abs(effect.difference) / effect.se))
+            if effect.se > 0
+            else float(effect.difference == 0)
+        )
+    return Contrast(effect.difference, effect.difference - half, effect.difference + half, p)
 
 
 def two_proportions(xc: int, nc: int, xt: int, nt: int) -> float:

@@ -10,18 +10,21 @@ import getpass
 import json
 import re
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from mlcli.errors import InvalidState, MlcliError
-from mlcli.rollouts import rolloutfile
+from mlcli.errors import InvalidState, MlcliError, NotFound
+from mlcli.models.loading import whole_uri
+from mlcli.rollouts import models, rolloutfile
 from mlcli.rollouts.rolloutfile import Rollout
 from mlcli.rollouts.steps import at_end, next_stop
-from mlcli.store.rollouts import ABORTED, DRAFT, PAUSED, PROMOTED, RUNNING, RolloutRecord, Rollouts
+from mlcli.rollouts.words import Said, say, worded
+from mlcli.store.rollouts import ABORTED, DRAFT, PAUSED, PROMOTED, RUNNING, Model, RolloutRecord, Rollouts
 
 ROLLED_BACK = "rolled back"
+ALIAS_KEPT = "alias-kept"
 TAG = "mlcli.rollout."  # of model versions: what a rollout made of them
 _ALIAS = re.compile(r"models:/([^/@]+)@([^/@]+)")
-_VERSION = re.compile(r"models:/([^/@]+)/(\d+)")
 
 
 class Plan(NamedTuple):
@@ -63,33 +66,49 @@ def canary_plan(rollout: Rollout, step: int) -> Plan:
 
 
 def start(rollouts: Rollouts, name: str, *, actor: str = "") -> RolloutRecord:
-    """Let a draft begin, if what its file demands is there."""
+    """Let a draft begin, if what its file demands is there; from now on its aliases mean what they mean now."""
     record = rollouts.get(name)
     rollout = spec_of(record)
+    found: Sequence[Model | None] = ()
     if record.state == DRAFT:
-        _cooled_down(rollouts, rollout)
+        found = models.looked_up(rollouts.store, rollout)
+        _cooled_down(rollouts, rollout, found)
         if rollout.offline is not None:
             from mlcli.rollouts.offline import demand
 
             demand(rollouts.store, rollout)
     plan = first_plan(rollout)
+
+    def settle() -> None:
+        rollouts.settle(name, found, actor=actor)
+
     return rollouts.change(
         name, "started", expect=(DRAFT,), state=RUNNING, weights=plan.weights, shadow=plan.shadow, step=plan.step,
-        actor=actor,
+        actor=actor, also=settle,
     )  # fmt: skip
 
 
-def _cooled_down(rollouts: Rollouts, rollout: Rollout) -> None:
-    """Refuse a candidate that was rolled back a moment ago."""
+def moved(rollouts: Rollouts, record: RolloutRecord) -> list[str]:
+    """Whose alias names another model by now than the rollout has, in words."""
+    told = []
+    now = models.looked_up(rollouts.store, spec_of(record))
+    for had, has in zip(rollouts.models(record.key), now, strict=False):
+        if had and has and (had.exact, had.digest) != (has.exact, has.digest):
+            told.append(f"{had.uri} is {has.exact} by now; the rollout stays with {had.exact}")
+    return told
+
+
+def _cooled_down(rollouts: Rollouts, rollout: Rollout, found: Sequence[Model | None]) -> None:
+    """Refuse a candidate that was rolled back a moment ago, whatever it is called now."""
     wait = rollout.decision.rollback_cooldown
-    models = {arm.model for arm in rollout.candidates}
+    named = {arm.model for arm in rollout.candidates} | {one.digest for one in found[1:] if one and one.digest}
     for other in rollouts.list():
         ago = (time.time_ns() - other.ended_ns) / 1e9
         if other.state != ABORTED or not 0 <= ago < wait:
             continue
-        if any([event.kind == ROLLED_BACK for event in rollouts.events(other.key)]) and models & {
-            arm.model for arm in spec_of(other).candidates
-        }:
+        theirs = {arm.model for arm in spec_of(other).candidates}
+        theirs |= {one.digest for one in rollouts.models(other.key)[1:] if one and one.digest}
+        if any([event.kind == ROLLED_BACK for event in rollouts.events(other.key)]) and named & theirs:
             raise InvalidState(
                 f"the candidate was rolled back {ago:.0f} s ago, in rollout {other.name!r}",
                 hint=f"find out why first; `rollback_cooldown` is {wait:.0f} s",
@@ -114,10 +133,12 @@ def abort(
     record = rollouts.get(name)
     rollout = spec_of(record)
     back = (1.0,) + (0.0,) * len(rollout.candidates)
+    known = rollouts.models(record.key) or (None,) * len(rollout.arms)
+    names = [arm.name for arm in rollout.candidates]
     return rollouts.change(
         name, kind, expect=(DRAFT, RUNNING, PAUSED), state=ABORTED, weights=back, actor=actor, reason=reason,
         evidence=evidence, holder=holder,
-        also=lambda: _write_back(rollouts, rollout, kind, reason, [arm.name for arm in rollout.candidates]),
+        also=lambda: _write_back(rollouts, rollout, known, kind, reason, names, evidence),
     )  # fmt: skip
 
 
@@ -155,41 +176,81 @@ def promote(
         raise InvalidState(f"rollout {name!r} has no candidate {chosen!r}", hint=f"one of {', '.join(names)}")
     number = 1 + names.index(chosen)
     weights = tuple(float(arm == number) for arm in range(len(rollout.arms)))
+    said = say("handed-over", candidate=chosen)
+
+    arms = _models(rollouts, record, rollout)
 
     def hand_over() -> None:
-        _switch_alias(rollouts, rollout, number)
-        _write_back(rollouts, rollout, "promoted", reason, [chosen])
+        _switch_alias(rollouts, name, rollout, arms, number, actor)
+        _write_back(rollouts, rollout, arms, "promoted", reason, [chosen], evidence)
 
     expect = (RUNNING,) if holder else (RUNNING, PAUSED)
     return rollouts.change(
         name, "promoted", expect=expect, state=PROMOTED, weights=weights, actor=actor,
-        reason=reason or f"{chosen} answers everything", evidence=evidence, holder=holder, also=hand_over,
+        reason=reason or worded(said), evidence=evidence or {"said": said}, holder=holder, also=hand_over,
     )  # fmt: skip
 
 
-def _switch_alias(rollouts: Rollouts, rollout: Rollout, number: int) -> None:
-    """Let control's alias name the candidate's version, where both are of one registered model."""
-    alias, version = _ALIAS.fullmatch(rollout.control.model), _VERSION.fullmatch(rollout.arms[number].model)
-    if alias and version and alias[1] == version[1]:
-        rollouts.store.set_registered_model_alias(alias[1], alias[2], version[2])
+def _switch_alias(
+    rollouts: Rollouts, name: str, rollout: Rollout, arms: Sequence[Model | None], number: int, actor: str
+) -> None:
+    """Let control's alias name the candidate's version, where both are of one registered model.
+
+    An alias that somebody moved meanwhile names a version that was not compared with: it stays there, and that is told.
+    """
+    alias = _ALIAS.fullmatch(whole_uri(rollout.control.model))
+    if alias is None:
+        return
+    candidate = arms[number] or models.resolve(rollouts.store, rollout.arms[number].model)
+    if alias[1] != candidate.name:
+        return
+    try:
+        named = rollouts.store.get_model_version_by_alias(alias[1], alias[2]).version
+    except NotFound:
+        named = ""
+    control = arms[0]
+    if control is None or named in (control.version, candidate.version, ""):
+        rollouts.store.set_registered_model_alias(alias[1], alias[2], candidate.version)
+        return
+    said = say("alias-kept", alias=f"{alias[1]}@{alias[2]}", version=named)
+    rollouts.note(name, ALIAS_KEPT, actor=actor, reason=worded(said), evidence={"said": said})
 
 
-def _write_back(rollouts: Rollouts, rollout: Rollout, kind: str, reason: str, arms: list[str]) -> None:
+def _write_back(
+    rollouts: Rollouts,
+    rollout: Rollout,
+    arms: Sequence[Model | None],
+    kind: str,
+    reason: str,
+    chosen: Sequence[str],
+    evidence: object,
+) -> None:
     """Note on the candidates' versions what became of them."""
-    for arm in rollout.candidates:
-        version = _VERSION.fullmatch(arm.model)
-        if version is None or arm.name not in arms:
+    for arm, model in zip(rollout.arms, arms, strict=True):
+        if arm.name not in chosen or model is None or not model.name:
             continue
-        told = json.dumps({"verdict": kind, "reason": reason[:400], "time": int(time.time())}, sort_keys=True)
+        said = {"said": evidence["said"]} if isinstance(evidence, dict) and "said" in evidence else {}
+        told = json.dumps({"verdict": kind, "reason": reason[:400], **said, "time": int(time.time())}, sort_keys=True)
         try:
-            rollouts.store.set_model_version_tag(version[1], version[2], f"{TAG}{rollout.name}", told)
+            rollouts.store.set_model_version_tag(model.name, model.version, f"{TAG}{rollout.name}", told)
         except MlcliError:  # the version is gone; the rollout ends all the same
             continue
 
 
-def publish(rollouts: Rollouts, name: str, weights: tuple[float, ...], *, holder: str, reason: str) -> RolloutRecord:
-    """New weights of a bandit."""
-    return rollouts.change(name, "weights", expect=(RUNNING,), weights=weights, reason=reason, holder=holder)
+def _models(rollouts: Rollouts, record: RolloutRecord, rollout: Rollout) -> Sequence[Model | None]:
+    """What the arms' models are, or, of those where that is not settled, are now."""
+    known = rollouts.models(record.key)
+    if len(known) == len(rollout.arms) and None not in known:
+        return known
+    known += (None,) * (len(rollout.arms) - len(known))
+    return [had or now for had, now in zip(known, models.looked_up(rollouts.store, rollout), strict=True)]
+
+
+def publish(rollouts: Rollouts, name: str, weights: tuple[float, ...], *, holder: str, said: Said) -> RolloutRecord:
+    """New weights of a bandit, and what they follow from."""
+    return rollouts.change(
+        name, "weights", expect=(RUNNING,), weights=weights, reason=worded(said), evidence={"said": said}, holder=holder
+    )
 
 
 def evidence_of(analysis: Any) -> dict[str, Any]:
@@ -199,6 +260,7 @@ def evidence_of(analysis: Any) -> dict[str, Any]:
         "verdict": verdict.verdict,
         "rule": verdict.rule,
         "reason": verdict.reason,
+        "said": verdict.said,
         "batch": analysis.moment.batch,
-        "gates": [gate._asdict() for gate in verdict.gates if gate.status != "pass"],
+        "gates": [gate.to_dictionary() for gate in verdict.gates if gate.status != "pass"],
     }

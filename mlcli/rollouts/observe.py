@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 from mlcli.rollouts import latency, rolloutfile
 from mlcli.rollouts.effects import Cell
+from mlcli.rollouts.models import described
 from mlcli.rollouts.rolloutfile import Metric, Rollout
 from mlcli.rollouts.verdict import Observed, Phase, Traffic, Verdict, decide
-from mlcli.store.rollouts import LIVE, SHADOW, Counter, Event, RolloutRecord, Rollouts, Sums, Weights
+from mlcli.store.rollouts import LIVE, SHADOW, Counter, Event, Model, RolloutRecord, Rollouts, Sums, Weights
 
 DEAD = "worker-dead"
 UNDER_WAY = 2 * 10**9  # a moment so long ago has no batch any more that is on its way into the store
@@ -32,10 +33,11 @@ class Analysis(NamedTuple):
     moment: Moment
     observed: Observed
     verdict: Verdict
+    models: tuple[Model | None, ...] = ()
 
     def to_dictionary(self) -> dict[str, Any]:
         """For JSON: the same data give the same text."""
-        arms = self.rollout.arms
+        arms = described(self.rollout, self.models)
         phases = self.observed.phases
         return {
             "rollout": self.record.name,
@@ -45,8 +47,7 @@ class Analysis(NamedTuple):
             "step": self.observed.step,
             "arms": [
                 {
-                    "name": arm.name,
-                    "model": arm.model,
+                    **arm,
                     "weight": phases[-1].weights[number] if phases else float(number == 0),
                     "units": sum(counts[number] for counts in self.observed.units),
                     "requests": traffic.n,
@@ -85,7 +86,8 @@ def analyze(rollouts: Rollouts, name: str, *, as_of_ns: int | None = None) -> An
             as_of_ns = max(ns, *happened, time.time_ns() - UNDER_WAY)
         moment = Moment(batch, as_of_ns)
         observed = observe(rollouts, record, rollout, moment)
-    return Analysis(record, rollout, moment, observed, decide(rollout, observed))
+        models = rollouts.models(record.key, moment.ns)
+    return Analysis(record, rollout, moment, observed, decide(rollout, observed), models)
 
 
 def observe(rollouts: Rollouts, record: RolloutRecord, rollout: Rollout, moment: Moment) -> Observed:

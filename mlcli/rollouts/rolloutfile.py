@@ -242,6 +242,8 @@ class _Reader:
     def mapping(self, *path: str | int, known: Sequence[str] = ()) -> dict[str, object]:
         value = self.at(*path)
         name = str(path[-1]) if path else "the file"
+        if path and isinstance(path[-1], int):
+            name = f"item {path[-1] + 1} of {path[-2]}"
         if value is None:
             return {}
         if not isinstance(value, dict):

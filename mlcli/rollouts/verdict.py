@@ -25,6 +25,7 @@ from mlcli.rollouts import effects, latency, sequential
 from mlcli.rollouts.effects import Cell, Effect
 from mlcli.rollouts.rolloutfile import Gate, Metric, Rollout
 from mlcli.rollouts.steps import at_end, standing
+from mlcli.rollouts.words import Said, say, worded
 
 INVALID, ROLLBACK, PROMOTE, HOLD = "INVALID", "ROLLBACK", "PROMOTE", "HOLD"
 MAX_CROSSED = 0.01
@@ -74,9 +75,17 @@ class GateResult(NamedTuple):
     gate: str
     candidate: str
     status: str
-    detail: str
+    said: Said
     p: float | None = None
     waits: bool = False
+
+    @property
+    def detail(self) -> str:
+        """What was found, in English."""
+        return worded(self.said)
+
+    def to_dictionary(self) -> dict[str, Any]:
+        return {**self._asdict(), "detail": self.detail}
 
 
 class MetricResult(NamedTuple):
@@ -98,7 +107,7 @@ class Verdict(NamedTuple):
 
     verdict: str
     rule: str
-    reason: str
+    said: Said
     action: str  # none | pause | rollback | next | promote
     candidate: str
     gates: tuple[GateResult, ...]
@@ -106,11 +115,17 @@ class Verdict(NamedTuple):
     sample_ratio: float
     sample_ratio_chi2: float | None
 
+    @property
+    def reason(self) -> str:
+        """Why, in English."""
+        return worded(self.said)
+
     def to_dictionary(self) -> dict[str, Any]:
         """For JSON; the same every time for the same data."""
         return {
             **self._asdict(),
-            "gates": [gate._asdict() for gate in self.gates],
+            "reason": self.reason,
+            "gates": [gate.to_dictionary() for gate in self.gates],
             "metrics": [metric._asdict() for metric in self.metrics],
         }
 
@@ -126,8 +141,8 @@ def decide(rollout: Rollout, observed: Observed) -> Verdict:
     )
     ratio, chi2 = sample_ratio(rollout, observed)
 
-    def verdict(what: str, rule: str, reason: str, action: str, candidate: str = "") -> Verdict:
-        return Verdict(what, rule, reason, action, candidate, gates, metrics, ratio, chi2)
+    def verdict(what: str, rule: str, said: Said, action: str, candidate: str = "") -> Verdict:
+        return Verdict(what, rule, said, action, candidate, gates, metrics, ratio, chi2)
 
     wrong = _invalid(rollout, observed, ratio)
     if wrong:
@@ -139,13 +154,13 @@ def decide(rollout: Rollout, observed: Observed) -> Verdict:
     late = observed.started > 0 and observed.now - observed.started >= rollout.decision.max_duration
     if not waiting:
         if not at_end(rollout, observed.step):
-            return verdict(PROMOTE, "step", "the step's time and units are there and no gate objects", "next")
-        winner, reason = _winner(rollout, gates, metrics)
+            return verdict(PROMOTE, "step", say("step"), "next")
+        winner, said = _winner(rollout, gates, metrics)
         if winner:
-            return verdict(PROMOTE, rollout.decision.policy, reason, "promote", winner)
-        waiting = ("policy", reason)
+            return verdict(PROMOTE, rollout.decision.policy, said, "promote", winner)
+        waiting = ("policy", said)
     if late and rollout.decision.on_timeout == "rollback":
-        return verdict(ROLLBACK, "timeout", f"no decision in the time allowed: {waiting[1]}", "rollback")
+        return verdict(ROLLBACK, "timeout", say("timeout", why=waiting[1]), "rollback")
     return verdict(HOLD, "timeout" if late else waiting[0], waiting[1], "none")
 
 
@@ -170,34 +185,34 @@ def _split(units: Sequence[Sequence[int]], phases: Sequence[Phase]) -> list[tupl
     ]
 
 
-def _invalid(rollout: Rollout, observed: Observed, ratio: float) -> tuple[str, str] | None:
+def _invalid(rollout: Rollout, observed: Observed, ratio: float) -> tuple[str, Said] | None:
     if ratio < rollout.decision.srm_alpha:
-        return "sample-ratio", f"units do not come in the shares of the weights (p = {ratio:.2g})"
+        return "sample-ratio", say("sample-ratio", p=ratio)
     units = sum(map(sum, observed.units))
     if observed.crossed > max(MAX_CROSSED * units, 4):
-        return "crossover", f"{observed.crossed} of {units} units were answered by two arms"
+        return "crossover", say("crossover", crossed=observed.crossed, units=units)
     answered = sum(arm.n for arm in observed.traffic)
     lost = sum(arm.lost for arm in observed.traffic)
     if lost > MAX_LOST * max(answered, 1):
-        return "lost", f"{lost} of {answered} answers are not in the store"
+        return "lost", say("lost", lost=lost, answered=answered)
     for name, counts in observed.labelled.items():
         phases = _split(counts, observed.phases)
         p = sequential.sample_ratio(phases) if phases and rollout.strategy != "shadow" else 1.0
         if p < rollout.decision.srm_alpha:
-            return "missing-outcomes", f"units with {name} do not come in the shares of the weights (p = {p:.2g})"
+            return "missing-outcomes", say("missing-outcomes", metric=name, p=p)
     return None
 
 
 # --- rule 2
 
 
-def _broken(rollout: Rollout, observed: Observed, gates: Sequence[GateResult]) -> tuple[str, str, str] | None:
+def _broken(rollout: Rollout, observed: Observed, gates: Sequence[GateResult]) -> tuple[str, Said, str] | None:
     for arm, traffic in zip(rollout.candidates, observed.traffic[1:], strict=True):
         if traffic.dead:
-            return "dead", f"the process of {arm.name} is dead", arm.name
+            return "dead", say("dead", candidate=arm.name), arm.name
     for result in gates:
         if result.status == "fail":
-            return result.gate, f"{result.candidate}: {result.detail}", result.candidate
+            return result.gate, say("broken", candidate=result.candidate, detail=result.said), result.candidate
     return None
 
 
@@ -225,11 +240,11 @@ def _events(rollout: Rollout, observed: Observed, gate: Gate, arm: int) -> GateR
     counted = evidence[hits >= gate.least_events] if mine else np.zeros(0)
     highest = float(counted.max()) if len(counted) else 0.0
     p = min(1.0, math.exp(-highest))
-    said = f"{int(hits[-1]) if mine else 0} of {len(mine)} first errors are its own (p = {p:.2g})"
+    said = say("own-errors", own=int(hits[-1]) if mine else 0, all=len(mine), p=p)
     if p <= alpha:
         return GateResult(gate.name, name, "fail", said, p)
     if not observed.traffic[arm].n:
-        return GateResult(gate.name, name, "inconclusive", "no request yet", None, waits=True)
+        return GateResult(gate.name, name, "inconclusive", say("no-request"), None, waits=True)
     return GateResult(gate.name, name, "pass", said, p)
 
 
@@ -237,7 +252,7 @@ def _quantile(rollout: Rollout, observed: Observed, gate: Gate, arm: int) -> Gat
     name, q = rollout.arms[arm].name, rollout.metric(gate.metric).q
     control, candidate = observed.traffic[0].latencies, observed.traffic[arm].latencies
     if min(sum(control.values()), sum(candidate.values())) < LEAST_LATENCIES:
-        return GateResult(gate.name, name, "inconclusive", f"fewer than {LEAST_LATENCIES} answers", None, waits=True)
+        return GateResult(gate.name, name, "inconclusive", say("few-answers", least=LEAST_LATENCIES), None, waits=True)
     shifted = {number - latency.shift(gate.tolerance): count for number, count in candidate.items()}
     first = min(*control, *shifted)
     counts = np.zeros((2, max(*control, *shifted) - first + 1))
@@ -246,7 +261,7 @@ def _quantile(rollout: Rollout, observed: Observed, gate: Gate, arm: int) -> Gat
     p, direction = sequential.quantile_test(counts[0], counts[1], q)
     p = p if direction > 0 else 1.0  # faster than it may be slower is nothing against it
     ours, theirs = latency.quantile(candidate, q) or 0.0, latency.quantile(control, q) or 0.0
-    said = f"{ours / 1000:.3g} ms against {theirs / 1000:.3g} ms (p = {p:.2g})"
+    said = say("latencies", ours=ours / 1000, theirs=theirs / 1000, p=p)
     return GateResult(gate.name, name, "fail" if p <= gate_alpha(rollout) else "pass", said, p)
 
 
@@ -255,30 +270,32 @@ def _limit(rollout: Rollout, observed: Observed, gate: Gate, arm: int) -> GateRe
     alpha = gate_alpha(rollout)
     if metric.kind == "quantile":
         if not traffic.latencies:
-            return GateResult(gate.name, name, "inconclusive", "no answer yet", None, waits=True)
+            return GateResult(gate.name, name, "inconclusive", say("no-answer"), None, waits=True)
         n = sum(traffic.latencies.values())
         p = sequential.quantile_exceeds(latency.above(traffic.latencies, gate.limit * 1e6), n, metric.q)
         value = (latency.quantile(traffic.latencies, metric.q) or 0.0) / 1e6
-        return _limited(gate, name, broken=p <= alpha, within=value <= gate.limit, said=f"{value * 1000:.3g} ms", p=p)
+        return _limited(
+            gate, name, broken=p <= alpha, within=value <= gate.limit, said=say("latency", value=value * 1000), p=p
+        )
     if metric.kind == "event":
         events, n = traffic.errors, traffic.n
     else:
         events = round(sum(phase[arm].total for phase in observed.cells.get(metric.name, ())))
         n = sum(phase[arm].n for phase in observed.cells.get(metric.name, ()))
     if not n:
-        return GateResult(gate.name, name, "inconclusive", "no request yet", None, waits=True)
+        return GateResult(gate.name, name, "inconclusive", say("no-request"), None, waits=True)
     low, high = sequential.bernoulli_bounds(events, n, alpha=alpha, best_at=1_000.0)
     broken = low > gate.limit if gate.upper else high < gate.limit
     within = events / n <= gate.limit if gate.upper else events / n >= gate.limit
-    return _limited(gate, name, broken=broken, within=within, said=f"{events / n:.4g} ({low:.4g} to {high:.4g})")
+    return _limited(gate, name, broken=broken, within=within, said=say("share", value=events / n, low=low, high=high))
 
 
-def _limited(gate: Gate, name: str, *, broken: bool, within: bool, said: str, p: float | None = None) -> GateResult:
+def _limited(gate: Gate, name: str, *, broken: bool, within: bool, said: Said, p: float | None = None) -> GateResult:
     """Tell of a limit: broken for certain and critical, it fails; otherwise, outside, it keeps a step from going by."""
     if broken and gate.critical:
         return GateResult(gate.name, name, "fail", said, p)
     if broken or not within:
-        return GateResult(gate.name, name, "inconclusive", f"{said}, beyond the limit", p, waits=True)
+        return GateResult(gate.name, name, "inconclusive", say("beyond", detail=said), p, waits=True)
     return GateResult(gate.name, name, "pass", said, p)
 
 
@@ -286,11 +303,13 @@ def _margin(rollout: Rollout, observed: Observed, gate: Gate, arm: int) -> GateR
     metric, name = rollout.metric(gate.metric), rollout.arms[arm].name
     found = compare(rollout, observed, metric, arm, gate_alpha(rollout))
     if found.low is None or found.high is None:
-        return GateResult(gate.name, name, "inconclusive", f"too little of {metric.name} yet", None, waits=found.n == 0)
+        return GateResult(
+            gate.name, name, "inconclusive", say("too-little", metric=metric.name), None, waits=found.n == 0
+        )
     low, high, margin = found.low, found.high, gate.margin
     if not metric.higher_is_better:
         low, high, margin = -high, -low, -margin
-    said = f"{found.difference:+.4g} ({found.low:+.4g} to {found.high:+.4g})"
+    said = say("difference", value=found.difference, low=found.low, high=found.high)
     if high < margin:
         return GateResult(gate.name, name, "fail", said, None)
     return GateResult(gate.name, name, "pass" if low > margin else "inconclusive", said, None)
@@ -299,36 +318,36 @@ def _margin(rollout: Rollout, observed: Observed, gate: Gate, arm: int) -> GateR
 # --- rule 3
 
 
-def _waiting(rollout: Rollout, observed: Observed, gates: Sequence[GateResult]) -> tuple[str, str] | None:
+def _waiting(rollout: Rollout, observed: Observed, gates: Sequence[GateResult]) -> tuple[str, Said] | None:
     """What a step, or the end, waits for."""
     step, decision = standing(rollout, observed.step), rollout.decision
     if step is not None and step.kind != "set_weight":
         left = step.duration - (observed.now - observed.step_since)
         if left > 0:
-            return "duration", f"the step lasts {left:.0f} s more"
+            return "duration", say("lasts", left=left)
         have = observed.pairs if step.kind == "shadow" else observed.step_units
         if have < step.least:
-            return "units", f"{have} of {step.least} {'rows' if step.kind == 'shadow' else 'units'} of this step"
+            return "units", say("rows" if step.kind == "shadow" else "units", have=have, least=step.least)
     if step is None or step.kind != "shadow":
         blocked = [result for result in gates if result.status == "inconclusive" and result.waits]
         if blocked:
-            return "gate", f"{blocked[0].candidate}: {blocked[0].gate}: {blocked[0].detail}"
+            return "gate", say("waits", candidate=blocked[0].candidate, gate=blocked[0].gate, detail=blocked[0].said)
     if not at_end(rollout, observed.step):
         return None
     left = decision.min_duration - (observed.now - observed.started)
     if left > 0:
-        return "min_duration", f"{left:.0f} s more"
+        return "min_duration", say("min-duration", left=left)
     if rollout.strategy == "shadow":
         have, least = observed.pairs, decision.min_units
     else:
         have = min(sum(phase[arm] for phase in observed.units) for arm in range(len(rollout.arms)))
         least = decision.min_units
     if have < least:
-        return "min_units", f"{have} of {least} units in each arm"
+        return "min_units", say("min-units", have=have, least=least)
     return None
 
 
-def _winner(rollout: Rollout, gates: Sequence[GateResult], metrics: Sequence[MetricResult]) -> tuple[str, str]:
+def _winner(rollout: Rollout, gates: Sequence[GateResult], metrics: Sequence[MetricResult]) -> tuple[str, Said]:
     """The candidate that the policy lets in, or "" and why there is none."""
     decision = rollout.decision
     clean = [
@@ -338,9 +357,9 @@ def _winner(rollout: Rollout, gates: Sequence[GateResult], metrics: Sequence[Met
     ]
     if not clean:
         open_ = next(result for result in gates if result.status != "pass")
-        return "", f"{open_.candidate}: {open_.gate} is open: {open_.detail}"
+        return "", say("open", candidate=open_.candidate, gate=open_.gate, detail=open_.said)
     if decision.policy == "no_harm":
-        return clean[0], "nothing speaks against it"
+        return clean[0], say("harmless")
     higher = rollout.metric(decision.primary).higher_is_better
     primary = [result for result in metrics if result.metric == decision.primary]
     adjusted = dict(zip([r.candidate for r in primary], holm([_or_one(r.p) for r in primary]), strict=True))
@@ -357,10 +376,10 @@ def _winner(rollout: Rollout, gates: Sequence[GateResult], metrics: Sequence[Met
         if holds:
             better.append((sign * result.difference, result))
     if not better:
-        return "", f"{decision.primary} does not settle it yet"
+        return "", say("unsettled", metric=decision.primary)
     best = max(better)[1]
     assert best.difference is not None and best.low is not None and best.high is not None  # noqa: S101, PT018 - chosen so
-    return best.candidate, f"{decision.primary} {best.difference:+.4g} ({best.low:+.4g} to {best.high:+.4g})"
+    return best.candidate, say("settled", metric=decision.primary, value=best.difference, low=best.low, high=best.high)
 
 
 def _or_one(p: float | None) -> float:

@@ -13,6 +13,7 @@ GET  /docs /openapi.json                          to read, and to try in a brows
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -417,7 +418,8 @@ def path_of(pool: Pool) -> str:
 
 
 def _log(text: str) -> None:
-    print(f"mlcli models serve: {text}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError, ValueError):  # the disk of the log is full, or nobody reads it: answers go on
+        print(f"mlcli models serve: {text}", file=sys.stderr or sys.__stderr__, flush=True)
 
 
 def log(error: MlcliError | str) -> None:

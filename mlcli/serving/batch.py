@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from mlcli.errors import InvalidInput, MlcliError, ModelError
 from mlcli.models.worker import ANSWER
@@ -46,18 +46,38 @@ def predict_file(launch: Launch, target: str | None, tick: Callable[[int], None]
 
 
 def _run(launch: Launch, target: int, tick: Callable[[int], None] | None) -> int:
-    file = {**(launch.file or {}), "target": os.dup(target)}
-    try:
-        reads_stdin = file.get("source") is None
-        started = launch._replace(file=file).start(file["target"], stdin=None if reads_stdin else subprocess.DEVNULL)
-    finally:
-        os.close(file["target"])
+    given = launch.file or {}
+    with _opened(given.get("source")) as source:
+        file = {**given, "source": None, "target": os.dup(target)}
+        try:
+            started = launch._replace(file=file).start(file["target"], stdin=source)
+        finally:
+            os.close(file["target"])
     try:
         return _follow(started, tick)
     finally:
         started.sock.close()
         started.process.kill()
         started.process.wait()
+
+
+@contextmanager
+def _opened(path: str | None) -> Iterator[int | None]:
+    """The input for the worker to read as its standard input; None is ours.
+
+    It is opened here: ``/dev/fd/63``, as a shell names a pipe, is nothing to another process.
+    """
+    if path is None:
+        yield None
+        return
+    try:
+        source = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    except OSError as error:
+        raise InvalidInput(f"cannot read {path}: {error.strerror}") from None
+    try:
+        yield source
+    finally:
+        os.close(source)
 
 
 def _follow(started: Started, tick: Callable[[int], None] | None) -> int:

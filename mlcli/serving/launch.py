@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from mlcli.artifacts import locate, parse_runs_uri
 from mlcli.errors import InvalidInput, ModelError, NotFound
 from mlcli.models import flavors, mlmodel
+from mlcli.models.loading import whole_uri
 from mlcli.models.worker import JOB, REQUEST
 from mlcli.projects.envfile import EnvSpec, read_env
 from mlcli.projects.requirements import Requirement
@@ -34,6 +35,8 @@ class Served(NamedTuple):
     name: str
     version: str
     follows: bool = False
+    digest: str = ""  # of its files, where it is on record
+    only_digest: bool = False  # no other files will do, whoever trusts them
 
 
 class Launch(NamedTuple):
@@ -49,6 +52,8 @@ class Launch(NamedTuple):
     batch_size: int = 1
     batch_seconds: float = 0.0
     file: Mapping[str, Any] | None = None  # a job of `predict` in place of requests
+    digest: str = ""
+    only_digest: bool = False
 
     def job(self) -> bytes:
         told = self._asdict()
@@ -76,11 +81,19 @@ class Launch(NamedTuple):
                 env=dict(self.environ),
                 pass_fds=(theirs.fileno(), *inherited),
                 stdin=stdin,
-                stdout=sys.stderr.fileno(),  # what a model prints is no data of ours
+                stdout=_stderr(),  # what a model prints is no data of ours
                 start_new_session=True,
             )
         except OSError as error:
-            raise ModelError(f"cannot start {self.python}: {error.strerror}") from error
+            raise ModelError(f"cannot start {self.python}: {error.strerror or error}") from error
+
+
+def _stderr() -> int:
+    """Where what a worker says goes: where the process's own errors go, if that is a file at all."""
+    try:
+        return sys.stderr.fileno()
+    except (AttributeError, OSError, ValueError):  # none, a buffer in memory, closed
+        return subprocess.DEVNULL if sys.__stderr__ is None or sys.__stderr__.closed else 2
 
 
 def find(uri: str) -> Served:
@@ -93,24 +106,17 @@ def find(uri: str) -> Served:
         return _registered(uri)
     folder = _folder(uri)
     if uri.startswith("runs:"):
+        from mlcli.registry import digest_in_run
+        from mlcli.store import open_store
+
         run, path = parse_runs_uri(uri)
-        return Served(uri, folder, path.rpartition("/")[2], run)
+        with open_store(create=False) as store:
+            digest = digest_in_run(store, store.find_run(run), path)
+        return Served(uri, folder, path.rpartition("/")[2], run, digest=digest)
     name = os.path.basename(folder.rstrip(os.sep)) or "model"
     return Served(uri, folder, name, "1")
 
 
-def whole_uri(uri: str) -> str:
-    """The URI that a short name of a model stands for; any other stays as it is."""
-    if _NAMED.match(uri) and not os.path.exists(uri):
-        return f"models:/{uri}"
-    if uri.startswith("runs:") and not parse_runs_uri(uri)[1]:
-        from mlcli.registry import uri_of_only_model
-
-        return uri_of_only_model(uri)
-    return uri
-
-
-_NAMED = re.compile(r"[^/:@?.~\\][^/:@?\\]*(?:@[^/:?]+|/(?:\d+|latest)|\?.+)\Z", re.DOTALL)
 _ONE_VERSION = re.compile(r"models:/[^/@?]+/\d+\Z")
 
 
@@ -119,10 +125,13 @@ def _registered(uri: str) -> Served:
 
     if re.match(r"models:/m-[\w\-]+\Z", uri):  # a logged model
         return Served(uri, _folder(uri), "model", uri.rpartition("/")[2])
+    from mlcli.registry import digest_on_record
+
     with open_store(create=False) as store:
         found = store.resolve_model_version(uri)
+        digest = digest_on_record(store, found)
     folder = _folder(f"models:/{found.name}/{found.version}")
-    return Served(uri, folder, found.name, found.version, follows=not _ONE_VERSION.match(uri))
+    return Served(uri, folder, found.name, found.version, follows=not _ONE_VERSION.match(uri), digest=digest)
 
 
 def version_of(uri: str) -> str:

@@ -10,6 +10,7 @@ import asyncio
 import json
 import math
 import os
+import socket
 import ssl
 import time
 from collections import Counter, deque
@@ -65,6 +66,7 @@ class Report(NamedTuple):
     statuses: dict[str, int]  # by status, or NO_ANSWER
     service: list[float]  # the same from the moment at which it was really sent, sorted
     late: float  # how far behind its schedule this sender ever was
+    reasons: dict[str, int]  # why there was no answer
 
     @property
     def requests(self) -> int:
@@ -89,6 +91,7 @@ class Report(NamedTuple):
             "errors": self.errors,
             "error_rate": self.error_rate,
             "statuses": self.statuses,
+            "no_answer": self.reasons,
             "latency_ms": {
                 **{f"p{name}": _ms(self.percentile(share)) for name, share in PERCENTILES.items()},
                 "mean": _ms(sum(self.latencies) / len(self.latencies) if self.latencies else math.nan),
@@ -153,6 +156,7 @@ class _Connection(asyncio.Protocol):
         self._need = -1
         self._status = ""
         self._close = False
+        self._why = "the connection was closed before the answer"
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
@@ -197,12 +201,13 @@ class _Connection(asyncio.Protocol):
             self._timer.cancel()
 
     def _give_up(self) -> None:
+        self._why = self.test.too_long
         self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - that it broke is all that counts
         if self.busy:
             self._rest()
-            self.test.note(NO_ANSWER, None, None)
+            self.test.unanswered(self._why)
         self.test.gone(self)
 
 
@@ -229,6 +234,9 @@ class _Test:
         self._latencies: list[float] = []
         self._service: list[float] = []
         self._statuses: Counter[str] = Counter()
+        self._reasons: Counter[str] = Counter()
+        self.too_long = f"it took longer than {timeout:g} s"
+        self._context = ssl.create_default_context() if target.secure else None
         self._late = 0.0
         self._total = max(1, round(rate * seconds))
         self._tasks: set[asyncio.Task[None]] = set()
@@ -249,7 +257,13 @@ class _Test:
         for connection in list(self._open):
             connection.transport.abort()
         return Report(
-            self.rate, self.seconds, sorted(self._latencies), dict(self._statuses), sorted(self._service), self._late
+            self.rate,
+            self.seconds,
+            sorted(self._latencies),
+            dict(self._statuses),
+            sorted(self._service),
+            self._late,
+            dict(self._reasons.most_common()),
         )
 
     def _send(self, request: bytes, due: float) -> None:
@@ -265,21 +279,31 @@ class _Test:
 
     async def _connect(self) -> None:
         target = self.target
-        context = ssl.create_default_context() if target.secure else None
         try:
             made = asyncio.get_running_loop().create_connection(
-                lambda: _Connection(self), target.host, target.port, ssl=context
+                lambda: _Connection(self), target.host, target.port, ssl=self._context
             )
             _, connection = await asyncio.wait_for(made, self.timeout)
-        except (OSError, asyncio.TimeoutError):
+        except (OSError, asyncio.TimeoutError) as error:
             self._opening -= 1
             if self._due:
                 self._due.popleft()
-                self.note(NO_ANSWER, None, None)
+                self.unanswered(self._told(error))
             return
         self._opening -= 1
         self._open.add(connection)
         self.free(connection)
+
+    def _told(self, error: Exception) -> str:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted: {error.verify_message}"
+        if isinstance(error, ssl.SSLError):
+            return f"it does not speak TLS as we do: {error.reason}"
+        if isinstance(error, socket.gaierror):
+            return f"the name {self.target.host} is not known: {error.strerror}"
+        if isinstance(error, OSError):
+            return os.strerror(error.errno) if error.errno else str(error) or self.too_long
+        return self.too_long
 
     def free(self, connection: _Connection) -> None:
         if self._due:
@@ -293,6 +317,10 @@ class _Test:
             self._idle.remove(connection)
         if self._due:  # it may have been the one that they waited for
             self._send(*self._due.popleft())
+
+    def unanswered(self, why: str) -> None:
+        self._reasons[why] += 1
+        self.note(NO_ANSWER, None, None)
 
     def note(self, status: str, latency: float | None, service: float | None) -> None:
         self._statuses[status] += 1

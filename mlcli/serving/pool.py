@@ -194,8 +194,9 @@ class Pool:
         timeout: float,
         log: Callable[[str], None],
         started: Sequence[Started] = (),
+        missing: str = "",
     ) -> None:
-        """``started`` are workers of this launch that are under way already."""
+        """``started`` are workers of this launch that are under way already; ``missing`` says why there can be none."""
         self.launch = launch
         self._started = list(started)
         self.name, self.version = launch.name, launch.version
@@ -213,7 +214,7 @@ class Pool:
         self._bytes = 0
         self._number = 0
         self._bad_starts = 0
-        self._broken: str = ""
+        self._broken = self._missing = missing
         self._closing = False
         self._empty = asyncio.Event()
         self._first: asyncio.Future[None] | None = None
@@ -224,6 +225,8 @@ class Pool:
 
     async def start(self) -> None:
         """Start the workers; returns when one of them can predict. ModelError with its reason when the model cannot be loaded."""
+        if self._missing:
+            raise ModelError(self._missing)
         loop = asyncio.get_running_loop()
         self._first = loop.create_future()
         self.workers = [Worker(self, place) for place in range(self._count)]
@@ -257,6 +260,9 @@ class Pool:
         self._closing = True
         if self._sweep is not None:
             self._sweep.cancel()
+        if self._first is not None and not self._first.done():
+            self._first.set_exception(ModelError("it was ended before it could predict"))
+            self._first.exception()  # whoever waits is told; where nobody does that is no news
         for call in list(self._open.values()):
             self._finish(call, _failed(503, "TEMPORARILY_UNAVAILABLE", "the server is shutting down"))
         for worker in self.workers:

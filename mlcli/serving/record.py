@@ -6,22 +6,23 @@
     ack          when the disk has it                             nothing, not even with the power
 
 What is there at SIGTERM is written before the process ends. The store being away or full keeps no request from being
-answered: batches wait; when too much waits, rows are shed and counted, so that no rate is biased.
+answered: batches wait; when too much waits, rows are shed and counted, so that no rate is biased. What the store will not
+take at all is left out and counted too: the thread that writes outlives everything.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from mlcli.errors import MlcliError, StoreUnavailable
+from mlcli.errors import InvalidInput, MlcliError, StoreUnavailable
 from mlcli.rollouts import latency
-from mlcli.store.rollouts import Counter, Exposure, Outcome, Prediction, Rollouts
+from mlcli.serving.app import log
+from mlcli.store.rollouts import LIVE, Counter, Exposure, Outcome, Prediction, Rollouts
 
 ASYNC, GROUP, ACK = "async", "group", "ack"
 DURABILITIES = (ASYNC, GROUP, ACK)
@@ -29,6 +30,8 @@ INTERVAL = 0.2
 TOGETHER = 0.003  # seconds in which others may join a commit that somebody waits for
 PATIENCE = 1.0  # seconds that an answer waits for its commit; then it is given all the same
 OUTCOME_PATIENCE = 20.0
+LAST_PATIENCE = 15.0  # seconds in which the store may still come back when the gateway ends
+MAX_OUTCOMES = 100_000  # that wait for the store
 MAX_ROWS = 50_000
 MAX_BYTES = 64 * 1024 * 1024
 MAX_KEPT = 4096  # bytes of a body that are kept
@@ -67,6 +70,19 @@ class _Batch:
     def __bool__(self) -> bool:
         return bool(self.rows or self.exposures or self.counts or self.notes)
 
+    def shed(self) -> int:
+        """Leave out the rows, and units with them; how many rows there were. Counts stay exact."""
+        for row in self.rows:
+            _counter(self, row.role, row.arm, row.version, row.ns)[2] += 1
+        for exposure in self.exposures:
+            _counter(self, LIVE, exposure.arm, exposure.version, exposure.ns)[3] += 1
+        left_out = len(self.rows)
+        self.rows, self.exposures, self.notes = [], [], []
+        return left_out
+
+
+_Given = tuple[Sequence[Outcome], asyncio.Future[tuple[int, int]]]
+
 
 class Recorder:
     """Takes rows from the event loop; ``open_rollouts`` opens the store, in the thread that will use it."""
@@ -90,7 +106,10 @@ class Recorder:
         self._keep = keep_bodies
         self._lock = threading.Lock()
         self._now = _Batch()
-        self._outcomes: list[tuple[Sequence[Outcome], asyncio.Future[tuple[int, int]]]] = []
+        self._outcomes: list[_Given] = []
+        self._waiting = 0  # outcomes
+        self._closed = 0.0  # when closing began
+        self._said = ""
         self._wake = threading.Event()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
@@ -101,6 +120,7 @@ class Recorder:
 
     async def close(self) -> None:
         """Write what is there, and end."""
+        self._closed = time.monotonic()
         self._closing = True
         self._wake.set()
         if self._thread.ident is not None:
@@ -150,10 +170,18 @@ class Recorder:
         self._wake.set()
         await asyncio.wait([future], timeout=PATIENCE)
 
+    @property
+    def flooded(self) -> bool:
+        """Whether so many outcomes wait that no more can be taken."""
+        return self._waiting >= MAX_OUTCOMES
+
     async def feedback(self, outcomes: Sequence[Outcome]) -> tuple[int, int]:
         """Keep outcomes and wait for it: how many are new, and how many were there."""
         future: asyncio.Future[tuple[int, int]] = self._loop.create_future()
         with self._lock:
+            if self._waiting + len(outcomes) > MAX_OUTCOMES:
+                raise StoreUnavailable("too many outcomes wait for the store", hint="send it again in a moment")
+            self._waiting += len(outcomes)
             self._outcomes.append((outcomes, future))
         self._wake.set()
         try:
@@ -162,6 +190,9 @@ class Recorder:
             raise StoreUnavailable(
                 "the store did not take the outcome in time", hint="send it again: it counts once"
             ) from None
+        finally:
+            with self._lock:
+                self._waiting -= len(outcomes)
 
     # -- in the thread
 
@@ -183,62 +214,73 @@ class Recorder:
             try:
                 if rollouts is None and (batch or outcomes):
                     rollouts = self._open()
-                if rollouts is not None:
-                    self._write(rollouts, batch, outcomes)
-                failed = None
+                if rollouts is not None and batch:
+                    self._write(rollouts, batch)
+                if batch is not None:
+                    self._tell(batch.waiting)
+                batch = failed = None  # what comes of outcomes is none of its business
+                if rollouts is not None and outcomes:
+                    self._keep_outcomes(rollouts, outcomes)
             except StoreUnavailable as error:
                 self.failures += 1
                 failed = batch
                 self._give_back(outcomes)
-                print(f"rollout {self._name}: {error.message}; what was recorded waits", file=sys.stderr, flush=True)
-                if closing:
+                self._say(f"{error.message}; what was recorded waits")
+                if closing and time.monotonic() > self._closed + LAST_PATIENCE:
+                    with self._lock:
+                        lost = [count[0] for one in (batch, self._now) if one for count in one.counts.values()]
+                    self._say(f"{sum(lost)} requests could not be kept: {error.message}")
                     break
                 time.sleep(_BACK_OFF)
                 self._wake.set()
                 continue
-            except MlcliError as error:  # the rollout was deleted: nothing can be kept of it
-                self._refuse(outcomes, error)
-                failed = None
-            if batch is not None:
-                self._tell(batch.waiting)
+            except Exception as error:  # noqa: BLE001 - the last handler of a thread: what is wrong is left out, and it goes on
+                self._say(f"left out, for the store refuses it: {_worded(error)}")
+                self._give_back(outcomes)
+                failed = batch if batch and (batch.rows or batch.exposures or batch.notes) else None
+                if failed is not None:
+                    self.shed += failed.shed()
+                self._wake.set()
+                continue
             with self._lock:
                 empty = not self._now and not self._outcomes
             if closing and empty:
                 break
-            if not empty and batch is not None and closing:
+            if closing:
                 self._wake.set()
         if rollouts is not None:
             rollouts.store.close()
 
-    def _write(
-        self,
-        rollouts: Rollouts,
-        batch: _Batch | None,
-        outcomes: list[tuple[Sequence[Outcome], asyncio.Future[tuple[int, int]]]],
-    ) -> None:
-        durable = self.durability == ACK or bool(outcomes)
-        if not batch and not outcomes:
+    def _write(self, rollouts: Rollouts, batch: _Batch) -> None:
+        with rollouts.database.transaction(durable=self.durability == ACK):
+            duplicates = rollouts.record(
+                self._key,
+                [self._prediction(row) for row in batch.rows],
+                batch.exposures,
+                [
+                    Counter(role, arm, version, minute, n, errors, shed, dropped, latency.write(histogram))
+                    for (role, arm, version, minute), (n, errors, shed, dropped, histogram) in batch.counts.items()
+                ],
+            )
+            for kind, reason in batch.notes:
+                rollouts.note(self._name, kind, actor="gateway", reason=reason)
+        self.duplicates += duplicates
+        self.written += len(batch.rows)
+
+    def _keep_outcomes(self, rollouts: Rollouts, outcomes: list[_Given]) -> None:
+        """Keep what several callers brought, in one transaction; if that cannot be, each by itself."""
+        try:
+            with rollouts.database.transaction():
+                counted = [rollouts.feedback(self._key, given) for given, _ in outcomes]
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - as above: one of them is wrong, and the others are kept
+            if len(outcomes) == 1:
+                self._refuse(outcomes, error)
+                return
+            for one in outcomes:
+                self._keep_outcomes(rollouts, [one])
             return
-        counted = []
-        with rollouts.database.transaction(durable=durable):
-            duplicates = 0
-            if batch:
-                duplicates = rollouts.record(
-                    self._key,
-                    [self._prediction(row) for row in batch.rows],
-                    batch.exposures,
-                    [
-                        Counter(role, arm, version, minute, n, errors, shed, dropped, latency.write(histogram))
-                        for (role, arm, version, minute), (n, errors, shed, dropped, histogram) in batch.counts.items()
-                    ],
-                )
-                for kind, reason in batch.notes:
-                    rollouts.note(self._name, kind, actor="gateway", reason=reason)
-            for given, _ in outcomes:
-                counted.append(rollouts.feedback(self._key, given))
-        if batch:
-            self.duplicates += duplicates
-            self.written += len(batch.rows)
         for (_, future), found in zip(outcomes, counted, strict=True):
             self._loop.call_soon_threadsafe(_resolve, future, found)
 
@@ -256,19 +298,28 @@ class Recorder:
         score = _score(row.prediction) if not row.error and len(row.prediction) <= MAX_KEPT else None
         return Prediction(*row[:11], features, prediction, score)
 
-    def _give_back(self, outcomes: list[tuple[Sequence[Outcome], asyncio.Future[tuple[int, int]]]]) -> None:
-        with self._lock:
-            self._outcomes[:0] = outcomes
+    def _say(self, text: str) -> None:
+        """Say something in the log; what is said again and again, once."""
+        if text != self._said:
+            log(f"rollout {self._name}: {text}")
+        self._said = text
 
-    def _refuse(
-        self, outcomes: list[tuple[Sequence[Outcome], asyncio.Future[tuple[int, int]]]], error: MlcliError
-    ) -> None:
+    def _give_back(self, outcomes: list[_Given]) -> None:
+        with self._lock:
+            self._outcomes[:0] = [one for one in outcomes if not one[1].done()]
+
+    def _refuse(self, outcomes: list[_Given], error: Exception) -> None:
+        told = error if isinstance(error, MlcliError) else InvalidInput("the store cannot keep this")
         for _, future in outcomes:
-            self._loop.call_soon_threadsafe(_fail, future, error)
+            self._loop.call_soon_threadsafe(_fail, future, told)
 
     def _tell(self, waiting: list[asyncio.Future[None]]) -> None:
         if waiting:
             self._loop.call_soon_threadsafe(_resolve_all, waiting)
+
+
+def _worded(error: Exception) -> str:
+    return error.message if isinstance(error, MlcliError) else f"{type(error).__name__}: {error}"
 
 
 def _counter(batch: _Batch, role: str, arm: int, version: int, ns: int) -> list[Any]:
@@ -306,6 +357,7 @@ def _score(body: bytes) -> float | None:
         found = found.get("predictions", outputs[0].get("data") if outputs and isinstance(outputs, list) else None)
     while isinstance(found, (list, dict)) and found:
         found = found[0] if isinstance(found, list) else next(iter(found.values()))
-    if isinstance(found, bool):
-        return float(found)
-    return float(found) if isinstance(found, (int, float)) else None
+    try:
+        return float(found) if isinstance(found, (int, float)) else None
+    except OverflowError:  # a whole number of hundreds of digits
+        return None

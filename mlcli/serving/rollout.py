@@ -15,8 +15,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
@@ -49,8 +50,11 @@ LOOK = 0.25
 TOGETHER = 0.005  # seconds in which requests are gathered before shadows get them
 MAX_UNITS = 200_000
 OTHER = "other"  # the role of requests that are not analysed: no unit, no match, or not covered
-DEAD = "worker-dead"
+ENDED, DEAD = "worker-ended", "worker-dead"
+LONG, LAST = 60.0, 600.0  # seconds of a candidate's start: until the gateway says it is ready, until it is given up
+ENDS, WITHIN = 10, 300.0  # so many ends of a candidate's workers in so many seconds are its death
 MAX_OUTCOMES = 10_000
+SHORT = 4096  # bytes of feedback that are read at once
 _JSON: Headers = [(b"content-type", b"application/json"), (b"x-content-type-options", b"nosniff")]
 _RAISED = MODEL_RAISED.encode()
 
@@ -188,10 +192,13 @@ class RolloutPolicy:
         ]
         # What the Open Inference Protocol has a place for in the body: it ends with a brace, and has no parameters yet.
         self._variants = [b', "parameters": ' + http.dump({"variant": arm.name}) + b"}" for arm in rollout.arms]
-        self._dead: set[int] = set()
+        self._lost: set[int] = set()  # arms that were never up
+        self._dead: set[int] = set()  # arms whose end is noted
+        self._ended = [deque[float](maxlen=ENDS) for _ in self.pools]  # when workers ended
         self._started = asyncio.Event()
         self._closing = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._reading = ThreadPoolExecutor(1, "feedback")
         self._waiting: list[Copy] = []
         self._copies: set[asyncio.Future[Answer]] = set()
         self._watcher = threading.Thread(target=self._watch, name="watcher", daemon=True)
@@ -201,24 +208,37 @@ class RolloutPolicy:
     # -- start and end
 
     async def start(self) -> None:
-        """Start what is behind it; control is up already. A candidate that cannot be started is told of, and charged."""
+        """Start what is behind it; control is up already, and answers alone until the candidates are.
+
+        Returns when they are, or have been given up, or take long.
+        """
         self._loop = asyncio.get_running_loop()
         self._reader = self._open()
         self._take(*self._reader.in_force(self._key))
         self.recorder.start()
         self._watcher.start()
-        await asyncio.gather(*[self._start(arm) for arm in range(1, len(self.pools))])
         self._started.set()
         if self._controller:
             self._spawn(self._keep_controller())
         self._spawn(self._look_after_workers())
+        if self.assigner.force.state in (ABORTED, STOPPED):
+            return
+        candidates = [self._spawn(self._start(arm)) for arm in range(1, len(self.pools))]
+        await asyncio.wait(candidates, timeout=LONG)
+        for arm, candidate in enumerate(candidates, 1):
+            if not candidate.done():
+                log(f"{self.rollout.arms[arm].name} is not up yet; control answers alone")
 
     async def _start(self, arm: int) -> None:
+        """Start a candidate; one that cannot be started, or is not up in time, is given up."""
         try:
-            await self.pools[arm].start()
-        except MlcliError as error:
-            log(f"{self.rollout.arms[arm].name} cannot be served: {error.message}")
-            self._bury(arm)
+            await asyncio.wait_for(self.pools[arm].start(), LAST)
+        except (MlcliError, asyncio.TimeoutError) as error:
+            if self.assigner.force.state in (ABORTED, STOPPED):
+                return
+            why = error.message if isinstance(error, MlcliError) else f"it was not up after {LAST:g} seconds"
+            log(f"{self.rollout.arms[arm].name} cannot be served: {why}")
+            self._lost.add(arm)
 
     async def close(self) -> None:
         """Keep what was recorded, and end; requests have been answered by now."""
@@ -232,24 +252,29 @@ class RolloutPolicy:
         if self._child is not None and self._child.poll() is None:
             self._child.terminate()
             await self._loop.run_in_executor(None, _ended, self._child)
+        self._reading.shutdown(wait=False, cancel_futures=True)
         await self.recorder.close()
         if self._reader is not None:
             self._reader.store.close()
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     # -- requests
 
     async def respond(self, asked: Asked) -> tuple[int, bytes, Headers]:
-        """Answer a request through the arm that it belongs to; before all of them are up it waits."""
+        """Answer a request through the arm that it belongs to."""
         if not self._started.is_set():
             await self._started.wait()
         request_id = _request_id(asked.headers.get(b"x-request-id", b""))
         unit = self._unit(asked, request_id)
         decision = self.assigner.decide(unit, request_id)
+        if decision.role == LIVE and not self._all_up():
+            arm_up = decision.arm if self.pools[decision.arm].ready else 0
+            decision = decision._replace(role=OTHER, arm=arm_up, propensity=1.0)
         ns, start = time.time_ns(), time.perf_counter()
         arm = decision.arm
         answer = await self._ask(arm, asked)
@@ -276,6 +301,16 @@ class RolloutPolicy:
         if asked.kind == INFER and answer.status == 200:
             body = body[:-1] + self._variants[answered]
         return answer.status, body, [*_JSON, (b"x-request-id", request_id.encode()), *self._told[answered]]
+
+    def _all_up(self) -> bool:
+        """Whether each arm that has a share can answer.
+
+        While one cannot, nobody is analysed: its units would be missing or charged, and those of the others be counted
+        alone. Units of all arms are left out alike, for a reason that no unit has to do with, so shares and propensities
+        stay what was published.
+        """
+        weights = self.assigner.force.weights
+        return all([not weights[arm] or self.pools[arm].ready for arm in range(1, len(weights))])
 
     def _unit(self, asked: Asked, request_id: str) -> str:
         """The unit of a request that is to be analysed, "" for one that is not."""
@@ -374,23 +409,14 @@ class RolloutPolicy:
 
     async def feedback(self, body: bytes) -> tuple[int, bytes, Headers]:
         """Keep what became of requests or units."""
-        try:
-            given = json.loads(body)
-        except (ValueError, RecursionError):
-            raise Refused(400, "BAD_REQUEST", "the body is not JSON") from None
-        items = given if isinstance(given, list) else [given]
-        if len(items) > MAX_OUTCOMES:
-            raise Refused(413, "BAD_REQUEST", f"more than {MAX_OUTCOMES} outcomes at once")
-        now = time.time_ns()
-        outcomes: list[Outcome] = []
-        for number, item in enumerate(items, 1):
-            if not isinstance(item, dict):
-                raise Refused(400, "INVALID_PARAMETER_VALUE", "feedback is an object, or a list of objects")
-            try:
-                outcomes.append(outcome_of(item, now, lambda: os.urandom(12).hex()))
-            except MlcliError as error:
-                where = f"item {number}: " if len(items) > 1 else ""
-                raise Refused(400, error.error_code, f"{where}{error.message}") from None
+        if self.recorder.flooded:
+            raise Refused(
+                503, "TEMPORARILY_UNAVAILABLE", "too many outcomes wait; send it again", [(b"retry-after", b"1")]
+            )
+        if len(body) <= SHORT:
+            outcomes = _outcomes(body)
+        else:  # one after another and beside the loop, which has requests to answer
+            outcomes = await self._loop.run_in_executor(self._reading, _outcomes, body)
         try:
             accepted, duplicate = await self.recorder.feedback(outcomes)
         except MlcliError as error:
@@ -440,6 +466,8 @@ class RolloutPolicy:
         if force == before:
             return
         self.assigner.force = force
+        if state == RUNNING and before.state != RUNNING:
+            self._dead.clear()  # who starts or resumes has to hear of it anew
         self.changed.set()
         shares = ", ".join(
             f"{arm.name} {weight:.4g}" for arm, weight in zip(self.rollout.arms, force.weights, strict=True)
@@ -470,17 +498,27 @@ class RolloutPolicy:
             rollouts.store.close()
 
     async def _look_after_workers(self) -> None:
+        """Let the store know of workers that ended, and of candidates that cannot be started any more."""
+        seen = [0] * len(self.pools)
         while True:
             await asyncio.sleep(LOOK)
             for arm in range(1, len(self.pools)):
-                if self.pools[arm].broken and arm not in self._dead:
-                    self._bury(arm)
-                elif self.pools[arm].ready:
-                    self._dead.discard(arm)
+                pool, name = self.pools[arm], self.rollout.arms[arm].name
+                for _ in range(pool.restarts - seen[arm]):
+                    self._ended[arm].append(time.monotonic())
+                    self.recorder.note(ENDED, name)
+                seen[arm] = pool.restarts
+                if arm in self._dead:
+                    continue
+                if arm in self._lost or pool.broken or self._keeps_ending(arm):
+                    self._dead.add(arm)
+                    self.recorder.note(DEAD, name)
 
-    def _bury(self, arm: int) -> None:
-        self._dead.add(arm)
-        self.recorder.note(DEAD, self.rollout.arms[arm].name)
+    def _keeps_ending(self, arm: int) -> bool:
+        """Whether a candidate that answers clients ends again and again: nobody would be analysed, and nothing decided."""
+        moments = self._ended[arm]
+        often = len(moments) == ENDS and moments[-1] - moments[0] < WITHIN
+        return often and self.assigner.force.weights[arm] > 0
 
     async def _keep_controller(self) -> None:
         """Have a controller as long as there is something to decide; one that dies gets a successor."""
@@ -516,13 +554,36 @@ def fault(answer: Answer) -> str:
     return ""
 
 
+def _outcomes(body: bytes) -> list[Outcome]:
+    """What a body tells of; Refused where it cannot be used."""
+    try:
+        given = json.loads(body)
+    except (ValueError, RecursionError):
+        raise Refused(400, "BAD_REQUEST", "the body is not JSON") from None
+    items = given if isinstance(given, list) else [given]
+    if len(items) > MAX_OUTCOMES:
+        raise Refused(413, "BAD_REQUEST", f"more than {MAX_OUTCOMES} outcomes at once")
+    now = time.time_ns()
+    outcomes: list[Outcome] = []
+    for number, item in enumerate(items, 1):
+        if not isinstance(item, dict):
+            raise Refused(400, "INVALID_PARAMETER_VALUE", "feedback is an object, or a list of objects")
+        try:
+            outcomes.append(outcome_of(item, now, lambda: os.urandom(12).hex()))
+        except MlcliError as error:
+            where = f"item {number}: " if len(items) > 1 else ""
+            raise Refused(400, error.error_code, f"{where}{error.message}") from None
+    return outcomes
+
+
 def _words(answer: Answer) -> str:
     try:
         told = json.loads(answer.body)
         text = told.get("message") or told.get("error")
     except (ValueError, AttributeError):
         text = ""
-    return str(text or f"status {answer.status}")[:500]
+    told = str(text or f"status {answer.status}")[:500]
+    return told.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")  # what each database can hold
 
 
 def _failed(message: str, status: int = 503, error_code: str = "TEMPORARILY_UNAVAILABLE") -> Answer:

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlcli.models.worker import CSV, INFER, JSON
+from mlcli.store.rollouts import unit_of
 
-_MOST = 200  # characters of a unit
 _CSV_HEAD = 65_536
 
 
@@ -23,7 +23,7 @@ def named(
         text = found.decode()
     except UnicodeDecodeError:
         text = found.decode("latin-1")
-    return text.strip()[:_MOST], fields_of(kind, body, fields) if fields else {}
+    return unit_of(text), fields_of(kind, body, fields) if fields else {}
 
 
 def fields_of(kind: int, body: bytes, fields: Sequence[str]) -> dict[str, str]:
@@ -32,7 +32,7 @@ def fields_of(kind: int, body: bytes, fields: Sequence[str]) -> dict[str, str]:
         if kind == CSV:
             rows = csv.reader(io.StringIO(body[:_CSV_HEAD].decode("utf-8-sig", "replace")))
             table = dict(zip(next(rows, []), next(rows, []), strict=False))
-            return {field: table[field][:_MOST] for field in fields if table.get(field)}
+            return {field: unit_of(table[field]) for field in fields if table.get(field)}
         if kind not in (JSON, INFER):
             return {}
         content = json.loads(body)
@@ -43,8 +43,8 @@ def fields_of(kind: int, body: bytes, fields: Sequence[str]) -> dict[str, str]:
     found = {}
     for field in fields:
         value = _tensor(content, field) if kind == INFER else _first(content, field)
-        if isinstance(value, (str, int, float)) and not isinstance(value, bool) and str(value):
-            found[field] = str(value)[:_MOST]
+        if isinstance(value, (str, int, float)) and not isinstance(value, bool) and str(value).strip():
+            found[field] = unit_of(str(value))
     return found
 
 

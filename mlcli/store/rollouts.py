@@ -6,6 +6,7 @@ takes ``batch``, the last one to heed, and gives the same however much came afte
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
@@ -16,7 +17,11 @@ from mlcli.store.database import Database
 DRAFT, RUNNING, PAUSED = "draft", "running", "paused"
 PROMOTED, ABORTED, STOPPED = "promoted", "aborted", "stopped"
 LIVE, SHADOW = "live", "shadow"
+MODELS = "models"  # the event that says what an arm's model is
 NO_BATCH = 0
+MAX_UNIT = 200  # characters of a unit
+MAX_VALUE = 1e100  # of an outcome: sums of squares stay finite
+MAX_NAME = 250  # of a request_id, a key of outcomes, an idempotency_key
 _COLUMNS = (
     "id, name, spec, state, invalid, step, step_ns, version, created_ns, started_ns, ended_ns, controller,"
     " controller_until_ns"
@@ -51,6 +56,23 @@ class Event(NamedTuple):
     actor: str
     reason: str
     evidence: Any
+
+
+class Model(NamedTuple):
+    """What the URI of an arm's model stood for when the rollout was first served or started.
+
+    ``name`` and ``version`` of the registry, "" for other models; ``digest`` of all files.
+    """
+
+    uri: str
+    name: str
+    version: str
+    digest: str
+
+    @property
+    def exact(self) -> str:
+        """A URI that stays with these files, whatever becomes of an alias."""
+        return f"models:/{self.name}/{self.version}" if self.name else self.uri
 
 
 class Weights(NamedTuple):
@@ -148,9 +170,11 @@ class Rollouts:
     def __init__(self, store: Any) -> None:
         database = getattr(store, "database", None)
         if database is None:
+            url = getattr(store, "uri", "")  # without credentials
             raise InvalidInput(
-                "rollouts are kept in a store, not behind a tracking server",
-                hint="name the store's folder: mlcli --tracking-uri ./mlruns rollouts ...",
+                f"rollouts are kept in a store, not behind a tracking server{f': {url}' if url else ''}",
+                hint=f"look at them, pause, promote and abort them at {url or 'its page'}/rollouts; other commands are given where"
+                " the store is: mlcli --tracking-uri ./mlruns rollouts ...",
             )
         self.store = store
         self.database: Database = database
@@ -191,6 +215,32 @@ class Rollouts:
             {"key": key},
         )
         return [Event(row[0], row[1], row[2], row[3], row[4], json.loads(row[5]) if row[5] else None) for row in rows]
+
+    def models(self, key: int, until_ns: int = 2**62) -> Tuple[Optional[Model], ...]:
+        """What each arm's model is, control's first; None, or nothing, where that is not settled yet."""
+        rows = self.database.query(
+            "SELECT evidence FROM rollout_events WHERE rollout = :key AND kind = :kind AND ns <= :until ORDER BY id",
+            {"key": key, "kind": MODELS, "until": until_ns},
+        )
+        found: List[Optional[Model]] = []
+        for (evidence,) in rows:
+            told = [None if one is None else Model(**one) for one in json.loads(evidence)]
+            found += [None] * (len(told) - len(found))
+            found = [before or now for before, now in zip(found, told)]
+        return tuple(found)
+
+    def settle(self, name: str, models: Sequence[Optional[Model]], *, actor: str = "") -> Tuple[Optional[Model], ...]:
+        """Keep for good what the arms' models are; of an arm that has one already the first one stays."""
+        with self.database.transaction():
+            record = self.get(name)
+            before = self.models(record.key)
+            before += (None,) * (len(models) - len(before))
+            new = [now if known is None else None for known, now in zip(before, models)]
+            if any([one is not None for one in new]):
+                told = ", ".join(f"{one.uri} is {one.exact}" if one.uri != one.exact else one.uri for one in new if one)
+                evidence = [None if one is None else one._asdict() for one in new]
+                self._event(record.key, time.time_ns(), MODELS, record.state, actor, told, evidence)
+            return self.models(record.key)
 
     def weights(self, key: int, until_ns: Optional[int] = None) -> List[Weights]:
         """All versions of the weights, in turn; those published after ``until_ns`` left out."""
@@ -294,11 +344,11 @@ class Rollouts:
             },
         )  # fmt: skip
 
-    def note(self, name: str, kind: str, *, actor: str, reason: str) -> None:
+    def note(self, name: str, kind: str, *, actor: str, reason: str, evidence: object = None) -> None:
         """Keep an event that changes nothing by itself, such as the death of a worker."""
         with self.database.transaction():
             found = self.get(name)
-            self._event(found.key, time.time_ns(), kind, found.state, actor, reason, None)
+            self._event(found.key, time.time_ns(), kind, found.state, actor, reason, evidence)
 
     def _newest_ns(self, table: str, key: int) -> int:
         row = self.database.one(f"SELECT COALESCE(MAX(ns), 0) FROM {table} WHERE rollout = :key", {"key": key})
@@ -691,6 +741,16 @@ class Rollouts:
             {"key": key, "batch": batch},
         )
 
+    def labels(self, key: int, batch: int, outcome: str) -> List[Tuple[int, float, float, int]]:
+        """(arm, what it predicted, what came true, how often), of a shadow's answers too."""
+        return self.database.query(
+            "SELECT p.arm, p.score, o.value, COUNT(*) FROM outcomes o"
+            " JOIN predictions p ON p.rollout = o.rollout AND p.request_id = o.request_id"
+            " WHERE o.rollout = :key AND o.key = :outcome AND +o.batch <= :batch AND +p.batch <= :batch"
+            " AND p.score IS NOT NULL AND p.error = '' GROUP BY p.arm, p.score, o.value ORDER BY p.arm, p.score, o.value",
+            {"key": key, "batch": batch, "outcome": outcome},
+        )
+
     def count_pairs(self, key: int, batch: int, versions: Tuple[int, int]) -> int:
         """Requests that a shadow answered under these versions of the weights (first, last)."""
         row = self.database.one(
@@ -723,6 +783,24 @@ def _record(row: Tuple[Any, ...]) -> RolloutRecord:
     return found._replace(invalid=bool(found.invalid))
 
 
+def unit_of(text: str) -> str:
+    """A unit as it is kept, however it was named: what each database can hold, and never long. No two become the same."""
+    if len(text) <= MAX_UNIT and text.isprintable():
+        return text.strip()
+    text = text.strip().encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+    if len(text) <= MAX_UNIT:
+        return text
+    return f"{text[: MAX_UNIT - 33]}~{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+
+def _name(given: Any, what: str) -> str:
+    if not isinstance(given, str) or not given:
+        raise InvalidInput(f"{what} is text")
+    if len(given) > MAX_NAME or "\0" in given or not given.isprintable():
+        raise InvalidInput(f"{what} is text of at most {MAX_NAME} printable characters")
+    return given
+
+
 def outcome_of(given: Mapping[str, Any], now_ns: int, fresh: Callable[[], str]) -> Outcome:
     """Make of what a client sent an outcome, or say what is wrong with it.
 
@@ -741,27 +819,29 @@ def outcome_of(given: Mapping[str, Any], now_ns: int, fresh: Callable[[], str]) 
     if (request_id is None) == (unit is None):
         raise InvalidInput("feedback names either a request_id or a unit")
     who = request_id if request_id is not None else unit
-    if not isinstance(who, (str, int)) or isinstance(who, bool) or not str(who):
+    if not isinstance(who, (str, int)) or isinstance(who, bool) or not str(who).strip():
         raise InvalidInput("request_id and unit are text")
-    if not isinstance(key, str) or not key:
+    who = unit_of(str(who)) if unit is not None else _name(str(who), "request_id")
+    if key is None:
         raise InvalidInput("feedback needs a key, such as conversion")
+    key = _name(key, "the key of feedback")
     value = given.get("value", 1)
     if isinstance(value, bool):
         value = int(value)
-    if not isinstance(value, (int, float)) or value != value or value in (float("inf"), float("-inf")):  # noqa: PLR0124
-        raise InvalidInput(f"the value of feedback is a finite number, not {value!r}")
+    if not isinstance(value, (int, float)) or not abs(value) <= MAX_VALUE:
+        raise InvalidInput(f"the value of feedback is a finite number, at most 1e100, not {str(value)[:80]!r}")
     mode = given.get("mode", "first")
     if mode not in ("first", "sum"):
         raise InvalidInput(f"the mode of feedback is first or sum, not {mode!r}")
     ts = given.get("ts")
-    if ts is not None and (isinstance(ts, bool) or not isinstance(ts, (int, float)) or not 0 < ts < 1e11):
+    if ts is not None and (isinstance(ts, bool) or not isinstance(ts, (int, float)) or not 0 < ts < 9e9):
         raise InvalidInput("ts is seconds since 1970", hint="leave it out for now")
     own = given.get("idempotency_key")
-    if own is not None and (not isinstance(own, str) or not own):
-        raise InvalidInput("idempotency_key is text")
+    if own is not None:
+        _name(own, "idempotency_key")
     kind = "r" if request_id is not None else "u"
     same = f"own:{own}" if own else f"{kind}:{who}:{key}" if mode == "first" else f"new:{fresh()}"
     return Outcome(
-        same, str(request_id) if request_id is not None else "", str(unit) if unit is not None else "", key,
+        same, who if request_id is not None else "", who if unit is not None else "", key,
         float(value), now_ns if ts is None else int(ts * 1e9),
     )  # fmt: skip

@@ -5,6 +5,7 @@ Each is one statement, or one for each curve, over the indexes that searches use
 
 from __future__ import annotations
 
+import math
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from mlcli import journal
@@ -164,14 +165,18 @@ class Extent(NamedTuple):
 
 
 _POINTS = (
-    "runs r JOIN series s ON s.run = r.id AND s.key = :key JOIN metrics m ON m.series = s.id AND m.is_nan = 0"
-    " AND m.value BETWEEN :least AND :greatest AND m.{axis} BETWEEN :low AND :high WHERE r.run_id = :run"
+    "runs r JOIN series s ON s.run = r.id AND s.key = :key JOIN metrics m ON m.series = s.id"
+    " AND m.{axis} BETWEEN :low AND :high WHERE r.run_id = :run"
 )
+_FINITE = "m.is_nan = 0 AND m.value BETWEEN :least AND :greatest"
 _AXES = {"step": "timestamp", "timestamp": "step"}  # the other one decides between equals
 
 
 class Curve(NamedTuple):
-    """The points of a metric of a run that are finite numbers, along ``step`` or ``timestamp``, from low to high."""
+    """The points of a metric of a run along ``step`` or ``timestamp``, from low to high.
+
+    Those that are no finite numbers have no place in a picture, but there the curve is broken: as values they are NaN.
+    """
 
     run_id: str
     key: str
@@ -180,11 +185,12 @@ class Curve(NamedTuple):
     high: int = 2**63 - 1
 
     def extent(self, store: Store, most: int) -> Optional[Extent]:
-        """Where it begins and ends, and whether it has more than ``most`` points; None where it has none."""
+        """Where its finite points begin and end, and whether it has more than ``most`` points; None where it has none."""
         # Two looks at the ends of the index, where min() and max() at once would read all of it.
         ends = [
             store.database.one(
-                f"SELECT m.{self.axis} FROM {self._tables} ORDER BY m.{self.axis} {way} LIMIT 1", self._bound
+                f"SELECT m.{self.axis} FROM {self._tables} AND {_FINITE} ORDER BY m.{self.axis} {way} LIMIT 1",
+                self._bound,
             )
             for way in ("ASC", "DESC")
         ]
@@ -194,21 +200,26 @@ class Curve(NamedTuple):
         return Extent(ends[0][0], ends[1][0], len(counted) > most)
 
     def points(self, store: Store) -> List[Tuple[int, float]]:
-        """Every point, as (step or time, value) in that order."""
+        """Every point, as (step or time, value) in that order, from the first finite one to the last."""
         rows: List[Any] = store.database.query(
-            f"SELECT m.{self.axis}, m.value FROM {self._tables} ORDER BY m.{self.axis}, m.{_AXES[self.axis]}, m.value",
+            f"SELECT m.{self.axis}, CASE WHEN {_FINITE} THEN m.value END FROM {self._tables}"
+            f" ORDER BY m.{self.axis}, m.{_AXES[self.axis]}, m.value",
             self._bound,
         )
-        return rows
+        return [(place, math.nan if value is None else value) for place, value in _from_first_to_last(rows)]
 
     def thinned(self, store: Store, origin: int, width: int) -> List[Tuple[int, float, float]]:
         """The least and the greatest value of each stretch that has points: (number of the stretch, least, greatest)."""
+        value = f"CASE WHEN {_FINITE} THEN m.value END"
         rows: List[Any] = store.database.query(
-            f"SELECT (m.{self.axis} - :origin) / :width AS place, min(m.value), max(m.value) FROM {self._tables}"
+            f"SELECT (m.{self.axis} - :origin) / :width AS place, min({value}), max({value}) FROM {self._tables}"
             " GROUP BY place ORDER BY place",
             {**self._bound, "origin": origin, "width": width},
         )
-        return rows
+        return [
+            (place, *((math.nan, math.nan) if least is None else (least, greatest)))
+            for place, least, greatest in _from_first_to_last(rows)
+        ]
 
     @property
     def _tables(self) -> str:
@@ -224,6 +235,12 @@ class Curve(NamedTuple):
             "least": -_GREATEST,
             "greatest": _GREATEST,
         }
+
+
+def _from_first_to_last(rows: List[Any]) -> List[Any]:
+    """The rows without those before the first and after the last that have a value."""
+    known = [number for number, row in enumerate(rows) if row[1] is not None]
+    return rows[known[0] : known[-1] + 1] if known else []
 
 
 def _search(

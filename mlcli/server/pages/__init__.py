@@ -124,6 +124,7 @@ class Page(NamedTuple):
     title: str
     data: dict[str, Any]
     part: str = ""  # only this block of the template: what a page asks for again and again while runs go on
+    named: bool = False  # the title is a name that somebody gave: it is in nobody's language
 
 
 def _named(name: str) -> Any:

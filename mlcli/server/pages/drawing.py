@@ -13,9 +13,12 @@ from markupsafe import Markup
 
 from mlcli._version import __version__
 from mlcli.cli import render
+from mlcli.evaluation import pictures
+from mlcli.evaluation.page import AXES
+from mlcli.rollouts.courses import evidence_pictures
+from mlcli.rollouts.words import worded
 from mlcli.server.pages import LANGUAGES, Page, Visit, assets, dumped
 from mlcli.server.pages.markdown import as_html
-from mlcli.server.pages.pictures import picture
 from mlcli.server.pages.texts import SCRIPT_TEXTS, translated
 
 
@@ -38,7 +41,7 @@ def draw(visit: Visit, page: Page) -> bytes:
         **page.data,
         "data": page.data,
         "bare": page.template in ("login.html", "refused.html"),
-        "page_title": page.title,
+        "page_title": page.title if page.named else translated(page.title, language),
         "language": language,
         "theme": visit.theme,
         "may_write": visit.may_write,
@@ -49,6 +52,7 @@ def draw(visit: Visit, page: Page) -> bytes:
         "here": here,
         "url": _addresses(visit.server.prefix),
         "asset": lambda name: f"{visit.server.prefix}/static/{assets.name_of(name)}",
+        "worded": lambda text, said: _in_words(text, said, language),
         "t": lambda text, **values: translated(text, language, **values),
         "script_texts": {text: translated(text, language) for text in SCRIPT_TEXTS} if language != "en" else {},
         "now": int(time.time() * 1000),
@@ -57,6 +61,13 @@ def draw(visit: Visit, page: Page) -> bytes:
         return template.render(context).encode("utf-8", "replace")
     drawn = template.new_context(context)
     return "".join(template.blocks[page.part](drawn)).encode("utf-8", "replace")
+
+
+def _in_words(text: str, said: Any, language: str) -> str:
+    """What was said of a rollout in the reader's language; what a person wrote instead stays as it is."""
+    if not isinstance(said, dict) or worded(said) != text:
+        return text
+    return worded(said, lambda sentence: translated(sentence, language)) or text
 
 
 def _addresses(prefix: str) -> Callable[..., str]:
@@ -92,7 +103,11 @@ def _environment() -> Environment:
     }
     made.globals |= {
         "in_columns": _in_columns,
-        "picture": picture,
+        "picture": pictures.picture,
+        "evidence_pictures": evidence_pictures,
+        "axes": AXES,
+        "svg": lambda shape, title: Markup(pictures.svg(shape, title)),  # noqa: S704 - what people named is escaped in it
+        "legend": lambda shape: Markup(pictures.legend(shape)),  # noqa: S704 - the same
         "basename": lambda text: str(text).rstrip("/").rpartition("/")[2],
         "mlcli_version": __version__,
         "languages": LANGUAGES,
@@ -145,13 +160,18 @@ def translated_ago(ms: int, now: int, language: str) -> str:
 
 
 def _spark(values: Sequence[float]) -> str:
-    """A course as the points of an SVG polyline, 100 wide and 24 high."""
+    """A course as an SVG path, 100 wide and 24 high, broken where a value is no number."""
     finite = [value for value in values if abs(value) < float("inf")]
     if len(finite) < 2:
         return ""
     low, high = min(finite), max(finite)
     half = (high / 2 - low / 2) or 1.0
-    wide = 100 / (len(finite) - 1)
-    return " ".join(
-        f"{place * wide:.1f},{23 - 22 * ((value / 2 - low / 2) / half):.1f}" for place, value in enumerate(finite)
-    )
+    wide = 100 / (len(values) - 1)
+    result, pen = [], "M"
+    for place, value in enumerate(values):
+        if not abs(value) < float("inf"):
+            pen = "M"
+            continue
+        result.append(f"{pen}{place * wide:.1f},{23 - 22 * ((value / 2 - low / 2) / half):.1f}")
+        pen = "L"
+    return " ".join(result)

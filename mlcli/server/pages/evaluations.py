@@ -17,6 +17,7 @@ from mlcli.errors import MlcliError
 from mlcli.evaluation.offline import REPORT, TAG
 from mlcli.evaluation.page import TITLES, caveat, summary
 from mlcli.rollouts.offline import DATA, VERSION
+from mlcli.server.pages.texts import translated
 from mlcli.store import Store
 
 MOST_BYTES = 4 * 1024 * 1024
@@ -24,17 +25,17 @@ MOST_POINTS = 400
 MOST_CLASSES = 30
 MOST_LINES = 10
 MOST_RUNS = 20
-# The columns across and up, the one that names the line, and how it is drawn.
-_CURVES: dict[str, tuple[str, str, str, dict[str, Any]]] = {
-    "roc_curve_plot": ("false_positive_rate", "true_positive_rate", "class", {"diagonal": True, "share": True}),
-    "precision_recall_curve_plot": ("recall", "precision", "class", {"share": True}),
-    "lift_curve_plot": ("share_of_rows", "lift", "", {"level": 1.0}),
-    "calibration_curve_plot": ("predicted", "observed", "", {"diagonal": True, "share": True}),
-    "residuals_plot": ("predicted", "residual", "", {"dots": True, "level": 0.0}),
+# The columns across and up, the one that names the line, and which picture it is.
+_CURVES = {
+    "roc_curve_plot": ("false_positive_rate", "true_positive_rate", "class", "roc"),
+    "precision_recall_curve_plot": ("recall", "precision", "class", "precision-recall"),
+    "lift_curve_plot": ("share_of_rows", "lift", "", "lift"),
+    "calibration_curve_plot": ("predicted", "observed", "", "calibration"),
+    "residuals_plot": ("predicted", "residual", "", "residuals"),
 }
 
 
-def of_run(run: Run) -> dict[str, Any] | None:
+def of_run(run: Run, language: str) -> dict[str, Any] | None:
     """What the evaluation found, where the run is one that has its report."""
     if TAG not in run.data.tags:
         return None
@@ -47,7 +48,7 @@ def of_run(run: Run) -> dict[str, Any] | None:
     if not isinstance(report, dict):
         return None
     try:
-        return _told(report) | {
+        return _told(report, language) | {
             "page": artifacts.has("report.html"),
             "curves": _curves(artifacts),
             "confusion": _confusion(artifacts),
@@ -67,10 +68,10 @@ def _text(artifacts: LocalArtifacts, name: str) -> str:
         return file.read()
 
 
-def _told(report: dict[str, Any]) -> dict[str, Any]:
+def _told(report: dict[str, Any], language: str) -> dict[str, Any]:
     return {
         "model": str(report["model"]),
-        "summary": summary(report),
+        "summary": summary(report, lambda text, **values: translated(text, language, **values)),
         "caveat": caveat(report),
         "level": float(report["level"]),
         "alpha": float(report["alpha"]),
@@ -103,7 +104,7 @@ def _number(value: Any) -> float | None:
 
 def _curves(artifacts: LocalArtifacts) -> list[dict[str, Any]]:
     found = []
-    for name, (across, up, label, how) in _CURVES.items():
+    for name, (across, up, label, kind) in _CURVES.items():
         text = _text(artifacts, f"{name}.csv")
         if not text:
             continue
@@ -118,7 +119,7 @@ def _curves(artifacts: LocalArtifacts) -> list[dict[str, Any]]:
             for key, points in list(lines.items())[:MOST_LINES]
         ]
         if any([line["points"] for line in kept]):
-            found.append({"title": TITLES[name], "across": across, "up": up, "lines": kept, "how": how})
+            found.append({"title": TITLES[name], "across": across, "up": up, "lines": kept, "kind": kind})
     return found
 
 

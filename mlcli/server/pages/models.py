@@ -57,7 +57,7 @@ def model(visit: Visit, store: Store) -> Page:
         "versions": [_version(version, runs.get(version.run_id), scores) for version in versions],
         "scores": scores,
     }
-    return Page("model.html", found.name, data)
+    return Page("model.html", found.name, data, named=True)
 
 
 def _literal(text: str) -> str:
@@ -111,7 +111,7 @@ def version(visit: Visit, store: Store) -> Page:
         "code_texts": previews.code_for(uri),
         "source": found.source if "://" not in found.source and not found.source.startswith("/") else "",
     }
-    return Page("version.html", f"{found.name} v{found.version}", data)
+    return Page("version.html", f"{found.name} v{found.version}", data, named=True)
 
 
 def _lineage(store: Store, found: ModelVersion, run: Run | None) -> list[dict[str, Any]]:

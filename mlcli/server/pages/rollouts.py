@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import threading
 import time
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mlcli.rollouts import lifecycle
+from mlcli.rollouts import courses, latency, lifecycle
+from mlcli.rollouts.models import described
 from mlcli.rollouts.rolloutfile import Rollout
 from mlcli.server.pages import Page, Visit
 from mlcli.store import Store
-from mlcli.store.rollouts import DRAFT, PAUSED, RUNNING, Decided, RolloutRecord, Rollouts, Weights
+from mlcli.store.rollouts import DRAFT, PAUSED, RUNNING, Decided, Model, RolloutRecord, Rollouts, Weights
 
-MOST_POINTS = 300  # of a course: more than that a picture does not show
+if TYPE_CHECKING:
+    from mlcli.rollouts.observe import Analysis
+
 MOST_EVENTS = 200
 MOST_PAIRS = 100_000  # of a shadow, compared one by one
 SIZE = 50
@@ -90,18 +94,26 @@ def rollout(visit: Visit, store: Store) -> Page:
     rollouts = Rollouts(store)
     record = rollouts.get(visit.given["name"])
     spec = lifecycle.spec_of(record)
+    names = [arm.name for arm in spec.arms]
     weights = rollouts.weights(record.key)
     told, problem = (None, "") if record.state == DRAFT else _worked(store, rollouts, record)
     newest = rollouts.decisions(record.key, 1)
-    until = record.ended_ns or time.time_ns()
-    start = weights[0].ns if weights else until
+    history = rollouts.course(record.key, courses.MOST_POINTS)
+    start = weights[0].ns if weights else record.created_ns
+    until = max(
+        [start, *(one.ns for one in weights), *(one.ns for one in history)]
+    )  # nothing is known of the time since
     events = rollouts.events(record.key)
     data = {
         "rollout": _head(record, spec),
         "live": record.state in (RUNNING, PAUSED),
         "may_promote": record.state in (RUNNING, PAUSED),
         "controlled": record.controller_until_ns > time.time_ns(),
-        "arms": told["arms"] if told else _bare_arms(spec, weights),
+        "arms": told["arms"]
+        if told
+        else _arms_known(
+            spec, weights, rollouts.models(record.key), newest[0].evidence.get("arms", []) if newest else []
+        ),
         "judged": told or (dict(newest[0].evidence) | _decided(newest[0]) if newest else None),
         "problem": problem,
         "limits": {
@@ -109,31 +121,39 @@ def rollout(visit: Visit, store: Store) -> Page:
         },
         "shadow": told["shadow"] if told else None,
         "courses": {
-            "weights": _courses_of_weights(spec, weights, start, until),
-            **_courses_of_decisions(rollouts.course(record.key, MOST_POINTS), start),
+            "span": (0.0, courses.seconds(until, start)),
+            "weights": courses.of_weights(weights, names, start, until),
+            **courses.of_decisions(history, start, names),
+            "latencies": told["latencies"] if told else [],
         },
         "events": [
-            {"time": _ms(event.ns), "kind": event.kind, "state": event.state, "actor": event.actor, "reason": event.reason}
+            {
+                "time": _ms(event.ns), "kind": event.kind, "state": event.state, "actor": event.actor, "reason": event.reason,
+                "said": event.evidence.get("said") if isinstance(event.evidence, dict) else None,
+            }
             for event in reversed(events[-MOST_EVENTS:])
         ],
         "more_events": max(len(events) - MOST_EVENTS, 0),
         "candidates": [arm.name for arm in spec.candidates],
         "spec": record.spec,
     }  # fmt: skip
-    return Page("rollout.html", record.name, data, "live" if visit.query.one("part") == "live" else "")
+    return Page("rollout.html", record.name, data, "live" if visit.query.one("part") == "live" else "", named=True)
 
 
 def _decided(one: Decided) -> dict[str, Any]:
     return {"verdict": one.verdict, "rule": one.rule, "batch": one.batch, "as_of_ns": one.ns}
 
 
-def _bare_arms(spec: Rollout, weights: list[Weights]) -> list[dict[str, Any]]:
-    """The arms as the file names them, where nothing is counted yet."""
+def _arms_known(
+    spec: Rollout, weights: list[Weights], models: Sequence[Model | None], counted: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The arms with their models, their weights now and what the last verdict counted, if there is one."""
     shares = _weights_now(spec, weights[-1] if weights else None)
     nothing = dict.fromkeys(("units", "requests", "errors", "lost", "p50_ms", "p95_ms", "p99_ms"))
+    known = {arm["name"]: arm for arm in counted}
     return [
-        {"name": arm.name, "model": arm.model, "weight": share, **nothing}
-        for arm, share in zip(spec.arms, shares, strict=True)
+        {**nothing, **known.get(arm["name"], {}), **arm, "weight": share}
+        for arm, share in zip(described(spec, models), shares, strict=True)
     ]
 
 
@@ -167,6 +187,7 @@ def _worked(store: Store, rollouts: Rollouts, record: RolloutRecord) -> tuple[di
             **analysis.to_dictionary(),
             "gate_alpha": gate_alpha(analysis.rollout),
             "fixed_horizon": report.fixed_horizon(analysis),
+            "latencies": _latencies(analysis),
             "shadow": report.agreement(rollouts.pairs(record.key, analysis.moment.batch))
             if 0 < pairs <= MOST_PAIRS
             else {"pairs": pairs}
@@ -181,57 +202,19 @@ def _worked(store: Store, rollouts: Rollouts, record: RolloutRecord) -> tuple[di
         _one_at_a_time.release()
 
 
-# -- over time: seconds since the first weights
-
-
-def _courses_of_weights(spec: Rollout, weights: list[Weights], start: int, until: int) -> list[dict[str, Any]]:
-    """Each weight holds until the next."""
-    step = -(-len(weights) // MOST_POINTS) or 1
-    kept = [one for number, one in enumerate(weights) if number % step == 0 or one is weights[-1]]
-    lines = [(arm.name, [one.weights[number] for one in kept]) for number, arm in enumerate(spec.arms)]
-    if any([one.shadow for one in kept]):
-        lines.append(("shadow", [one.shadow for one in kept]))
-    end = _seconds(max([until, *(one.ns for one in weights)]), start)
+def _latencies(analysis: Analysis) -> list[dict[str, Any]]:
+    """For each arm that answered, which share of its answers took no longer than so many milliseconds."""
+    counted = zip(analysis.rollout.arms, analysis.observed.traffic, strict=True)
     return [
         {
-            "name": name,
-            "points": [*zip([_seconds(one.ns, start) for one in kept], shares, strict=True), (end, shares[-1])],
+            "name": arm.name,
+            "points": courses.of_latencies(
+                [(round(latency.middle(one) / 1000, 3), count) for one, count in sorted(traffic.latencies.items())]
+            ),
         }
-        for name, shares in lines
-        if shares
+        for arm, traffic in counted
+        if traffic.latencies
     ]
-
-
-def _seconds(ns: int, start: int) -> float:
-    return round((ns - start) / 1e9, 3)
-
-
-def _courses_of_decisions(history: list[Decided], start: int) -> dict[str, list[dict[str, Any]]]:
-    """Effects with their bounds, per metric and candidate; the evidence against each gate, 1/p."""
-    bounds: dict[tuple[str, str], list[tuple[float, ...]]] = {}
-    evidence: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for one in history:
-        at = _seconds(one.ns, start)
-        for metric in one.evidence.get("metrics", ()):
-            if None not in (metric["difference"], metric["low"], metric["high"]):
-                point = (at, metric["low"], metric["difference"], metric["high"])
-                bounds.setdefault((metric["metric"], metric["candidate"]), []).append(point)
-        for gate in one.evidence.get("gates", ()):
-            if gate["p"] is not None:
-                against = (at, 1 / max(gate["p"], 1e-12))
-                evidence.setdefault((gate["gate"], gate["candidate"]), []).append(against)
-    return {
-        "intervals": [
-            {"metric": metric, "candidate": candidate, "points": points}
-            for (metric, candidate), points in bounds.items()
-            if len(points) > 1
-        ],
-        "evidence": [
-            {"name": f"{gate}: {candidate}", "points": points}
-            for (gate, candidate), points in evidence.items()
-            if len(points) > 1
-        ],
-    }
 
 
 # -- beside a version of a model
@@ -244,11 +227,11 @@ def of_version(store: Store, model: str, version: str, tags: dict[str, str]) -> 
     found: dict[str, dict[str, Any]] = {}
     for record in rollouts.list():
         spec = lifecycle.spec_of(record)
-        for arm in spec.arms:
-            if arm.model == uri:
+        for arm, has in zip(spec.arms, described(spec, rollouts.models(record.key)), strict=True):
+            if has["model"] == uri:
                 newest = rollouts.decisions(record.key, 1)
                 found[record.name] = {
-                    **_head(record, spec), "arm": arm.name, "here": True, "reason": "", "candidate": arm != spec.control,
+                    **_head(record, spec), "arm": arm.name, "here": True, "reason": "", "said": None, "candidate": arm != spec.control,
                     "verdict": newest[0].verdict if newest else None,
                 }  # fmt: skip
     for key, value in tags.items():
@@ -264,5 +247,9 @@ def of_version(store: Store, model: str, version: str, tags: dict[str, str]) -> 
         line = found.setdefault(
             name, {"name": name, "state": "", "strategy": "", "arm": "", "here": False, "candidate": True}
         )
-        line |= {"verdict": str(told.get("verdict", "")), "reason": str(told.get("reason", ""))}
+        said = told.get("said")
+        line |= {
+            "verdict": str(told.get("verdict", "")), "reason": str(told.get("reason", "")),
+            "said": said if isinstance(said, dict) else None,
+        }  # fmt: skip
     return list(found.values())

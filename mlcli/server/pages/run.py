@@ -61,11 +61,11 @@ def overview(visit: Visit, store: Store) -> Page:
             )
         ],
         "models": _models(store, run),
-        "evaluation": evaluations.of_run(run),
+        "evaluation": evaluations.of_run(run, visit.language),
         "patch": _has(run, "code/diff.patch"),
         "lock": _has(run, "environment/requirements.txt"),
     }  # fmt: skip
-    return Page("run.html", run.info.run_name, data, "live" if visit.query.one("part") == "live" else "")
+    return Page("run.html", run.info.run_name, data, "live" if visit.query.one("part") == "live" else "", named=True)
 
 
 def head(store: Store, run: Run) -> dict[str, Any]:
@@ -156,7 +156,7 @@ def charts(visit: Visit, store: Store) -> Page:
     keys = sorted(run.data.metrics)
     many = [point.key for point in points if point.step] or keys
     data = {**head(store, run), "metrics": keys, "shown": [key for key in keys if key in set(many)][:24]}
-    return Page("run_charts.html", run.info.run_name, data)
+    return Page("run_charts.html", run.info.run_name, data, named=True)
 
 
 def artifacts(visit: Visit, store: Store) -> Page:
@@ -173,7 +173,7 @@ def artifacts(visit: Visit, store: Store) -> Page:
     except MlcliError as error:
         raise InvalidInput(error.message) from error
     data = {**head(store, run), "path_shown": path, "levels": levels, "preview": shown}
-    return Page("run_artifacts.html", run.info.run_name, data)
+    return Page("run_artifacts.html", run.info.run_name, data, named=True)
 
 
 def _levels(root: Any, folder: str) -> list[dict[str, Any]]:
@@ -222,7 +222,7 @@ def log(visit: Visit, store: Store) -> Page:
             text = decoder.decode(content)
             end = start + len(content) - len(decoder.getstate()[0])  # half a character waits for its other half
     data = {**head(store, run), "text": plain(text), "from": start, "to": end, "exists": exists, "cut": start > 0}
-    return Page("run_log.html", run.info.run_name, data)
+    return Page("run_log.html", run.info.run_name, data, named=True)
 
 
 def plain(text: str) -> str:

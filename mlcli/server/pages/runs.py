@@ -69,7 +69,7 @@ def table(visit: Visit, store: Store) -> Page:
         found = store.search_runs(ids, filter_string, VIEWS[view], size, terms, token)
     except InvalidInput as error:  # shown beside the filter, where it is mended
         data["problem"] = problem(error)
-        return Page("runs.html", title, data, part)
+        return Page("runs.html", title, data, part, named=chosen is not None)
     columns = [name for name in asked.many("c") if _is_column(name)][:MOST_COLUMNS]
     data["columns"] = columns if "c" in asked else _columns(found, several=chosen is None or len(chosen) != 1)
     names = _names(store, found) if "experiment" in data["columns"] else {}
@@ -85,7 +85,7 @@ def table(visit: Visit, store: Store) -> Page:
             for item in survey.groups(store, ids, filter_string, VIEWS[view], data["group"], metrics)
         ]
     data["running"] = sum(run["status"] in ("RUNNING", "SCHEDULED") for run in data["runs"])
-    return Page("runs.html", title, data, part)
+    return Page("runs.html", title, data, part, named=chosen is not None)
 
 
 def problem(error: InvalidInput) -> dict[str, Any]:

@@ -178,7 +178,7 @@
           const text = answer.ok ? await answer.text() : null;
           if (text !== null && text !== last && !busy()) {
             const row = document.activeElement?.closest("tr")?.dataset.run;
-            const place = $$("a, button, input, summary", live).indexOf(document.activeElement);
+            const place = $$("a, button, input, summary, [tabindex]", live).indexOf(document.activeElement);
             const opened = $$("details", live).map((one) => one.open);
             const checked = new Set($$("input:checked:not([name=run])", live).map((box) => `${box.name} ${box.value}`));
             const scrolled = $$(".scroll", live).map((box) => box.scrollLeft);
@@ -188,7 +188,7 @@
             showChosen();
             for (const box of $$("input[type=checkbox]:not([name=run])", live)) if (checked.has(`${box.name} ${box.value}`)) box.checked = true;
             $$("details", live).forEach((one, n) => (one.open = opened[n] || false));
-            const focus = (row && $(`tr[data-run="${CSS.escape(row)}"] a`, live)) || $$("a, button, input, summary", live)[place];
+            const focus = (row && $(`tr[data-run="${CSS.escape(row)}"] a`, live)) || $$("a, button, input, summary, [tabindex]", live)[place];
             focus?.focus({ preventScroll: true });
             document.dispatchEvent(new Event("renewed"));
           }

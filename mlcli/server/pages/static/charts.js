@@ -50,10 +50,10 @@
   function smoothed(xs, ys, amount) {
     if (!amount) return ys;
     const span = xs.length > 1 ? (xs[xs.length - 1] - xs[0]) / 1000 || 1 : 1;
-    const result = new Array(ys.length).fill(null);
+    const result = ys.slice();
     let mean = 0, weight = 0, last = null;
     for (let place = 0; place < ys.length; place++) {
-      if (ys[place] === null) continue;
+      if (ys[place] == null) continue;
       const fade = last === null ? 0 : amount ** Math.min(Math.max((xs[place] - last) / span, 0.05), 1000);
       mean = mean * fade + (1 - (last === null ? 0 : fade)) * ys[place];
       weight = weight * fade + (1 - (last === null ? 0 : fade));
@@ -89,13 +89,15 @@
         return !answer || answer.status >= 500; // it may be back the next time
       }
       if (mine !== this.asked) return found.live;
+      // A curve has no point where another one has: undefined, and its line goes on. NaN breaks it: null.
+      for (const one of found.series) one.y = one.y.map((y) => (typeof y === "number" ? y : y === null ? undefined : null));
       this.found = found;
       this.draw();
       return found.live;
     }
     limits(series) {
       let values = [];
-      for (const ys of series) for (const y of ys) if (y !== null) values.push(y);
+      for (const ys of series) for (const y of ys) if (y != null) values.push(y);
       if (setting.log.checked) values = values.filter((value) => value > 0);
       if (!values.length) return setting.log.checked ? [0.1, 1] : [0, 1];
       values = Float64Array.from(values).sort();
@@ -109,14 +111,14 @@
       const { x, series } = this.found;
       const amount = Number(setting.smooth.value);
       const log = setting.log.checked;
-      const shown = series.map((one) => smoothed(x, one.y, amount).map((y) => (y === null || (log && y <= 0) ? null : y)));
+      const shown = series.map((one) => smoothed(x, one.y, amount).map((y) => (log && y <= 0 ? null : y)));
       const [low, high] = this.limits(shown.filter((_, place) => !hidden.has(series[place].run_id)));
       this.shown = shown;
       const faint = amount && series.length <= 10;
-      const data = [x, ...(faint ? series.map((one) => one.y.map((y) => (log && y !== null && y <= 0 ? null : y))) : []), ...shown];
+      const data = [x, ...(faint ? series.map((one) => one.y.map((y) => (log && y <= 0 ? null : y))) : []), ...shown];
       const many = x.length <= 60;
       const line = (one, place, weak) => ({
-        label: one.name, stroke: colour(place) + (weak ? "40" : ""), width: weak || series.length > 40 ? 1 : 1.6, dash: dash(place), spanGaps: true,
+        label: one.name, stroke: colour(place) + (weak ? "40" : ""), width: weak || series.length > 40 ? 1 : 1.6, dash: dash(place), spanGaps: false,
         show: !hidden.has(one.run_id), points: { show: !weak && many, size: 5 },
       });
       const axis = { stroke: css("--muted"), font: `11px ${css("--font")}`, grid: { stroke: css("--line"), width: 1 }, ticks: { show: false } };
@@ -226,8 +228,15 @@
         }
       }
       for (const { place } of seen) {
-        const points = this.shown[place].map((y, n) => (y === null ? null : `${(left + plot.valToPos(this.found.x[n], "x")).toFixed(1)},${(top + 22 + plot.valToPos(y, "y")).toFixed(1)}`)).filter(Boolean);
-        parts.push(`<polyline fill="none" stroke="${colour(place)}" stroke-width="1.6"${dash(place).length ? ` stroke-dasharray="${dash(place).join(" ")}"` : ""} points="${points.join(" ")}"/>`);
+        const steps = [];
+        let pen = "M";
+        this.shown[place].forEach((y, n) => {
+          if (y === null) pen = "M";
+          if (y == null) return;
+          steps.push(`${pen}${(left + plot.valToPos(this.found.x[n], "x")).toFixed(1)},${(top + 22 + plot.valToPos(y, "y")).toFixed(1)}`);
+          pen = "L";
+        });
+        parts.push(`<path fill="none" stroke="${colour(place)}" stroke-width="1.6"${dash(place).length ? ` stroke-dasharray="${dash(place).join(" ")}"` : ""} d="${steps.join(" ")}"/>`);
       }
       seen.slice(0, 30).forEach(({ one, place }, row) => parts.push(`<rect x="10" y="${high + 28 + row * 16}" width="14" height="3" fill="${colour(place)}"/><text x="30" y="${high + 34 + row * 16}" font-size="11" fill="${css("--text")}">${escape(one.name)}</text>`));
       return `<svg xmlns="http://www.w3.org/2000/svg" width="${wide}" height="${high + 44 + Math.min(seen.length, 30) * 16}" font-family="system-ui, sans-serif">${parts.join("")}</svg>`;
