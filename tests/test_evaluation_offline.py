@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -27,7 +28,7 @@ import mlcli
 import mlcli.sklearn
 from mlcli.cli import boundary
 from mlcli.errors import InvalidInput, InvalidState, MlcliError, ModelError
-from mlcli.evaluation import offline, thresholds
+from mlcli.evaluation import offline, tables, thresholds
 
 # Refits move in their last digits from one version of scikit-learn to the next.
 TOLERANCE = 1e-6 if sklearn.__version__.startswith("1.9.") else 5e-3
@@ -294,6 +295,55 @@ def test_a_missing_target_value_is_told_with_how_many():
     data = pd.DataFrame({"x": range(10), "y": [1.5, None] * 5})
     with pytest.raises(InvalidInput, match="missing in 5 of 10"):
         mlcli.evaluate(LinearRegression(), data, targets="y", method="kfold")
+
+
+ROWS = "a,b,t,y\n" + "".join(f"{i},{i % 7},2024-01-{i % 28 + 1:02},{i % 2}\n" for i in range(40))
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "words"),
+    [
+        (ROWS.replace("a,b,", "a,a,"), {}, "has the column 'a' more than once"),
+        (ROWS.replace(",", ";"), {}, "separated by ';'"),
+        (ROWS.replace("\n", "\n1,2,2024-01-01,1,9\n", 1), {}, "more cells than its header, which names 4"),
+        (ROWS.replace("a,", "\xe9,").encode("latin1"), {}, "is not UTF-8: its byte 0xe9"),
+        ("", {}, "is empty"),
+        ("a,b,t,y\n", {}, "no rows"),
+        (ROWS.replace(",0\n", ",1\n"), {}, "'y' is 1 in every row"),
+        (ROWS.replace(",1\n", ",inf\n"), {}, "'y' is infinite in 20 of 40 rows"),
+        (ROWS.replace("\n3,3,", "\n3,,"), {"groups": "b"}, "the group 'b' is missing in 1 of 40 rows"),
+        (ROWS.replace("2024-01-28", "28/01/2024"), {"times": "t", "method": "timeseries"}, "'28/01/2024' is neither"),
+    ],
+)
+def test_a_file_that_cannot_be_evaluated_is_told_before_there_is_a_run(tmp_path, text, options, words):
+    path = tmp_path / "rows.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(InvalidInput, match=re.escape(words)) as told:
+        mlcli.evaluate("dummy", path, targets="y", model_type="classifier", folds=3, **options)
+    assert told.value.hint
+    assert not mlcli.search_runs(output_format="list")
+
+
+def test_times_are_ordered_as_time_runs_not_as_their_texts_do():
+    zones = ["2024-03-01T00:30:00+02:00", "2024-02-29T23:00:00Z", "2024-02-29"]
+    assert np.argsort(tables._ordered(np.array(zones, object), "t")).tolist() == [2, 0, 1]
+    assert np.argsort(tables._ordered(np.array(["10", "9"], object), "t")).tolist() == [1, 0]
+
+
+def test_a_model_that_cannot_be_fitted_says_which_column_it_could_not_use():
+    data = CANCER[0].assign(y=CANCER[1], note="x")
+    data.iloc[3, 0] = np.nan
+    with pytest.raises(ModelError, match="cannot be fitted for fold 0") as told:
+        mlcli.evaluate(LogisticRegression(), data, targets="y")
+    assert "'mean radius' is missing in 1 of" in told.value.hint
+    assert "'note' is text" in told.value.hint
+
+
+def test_a_score_of_numbers_is_refused_of_classes_and_a_threshold_is_measured(halves):
+    with pytest.raises(InvalidInput, match="r2_score is no score of a classifier"):
+        mlcli.evaluate("dummy", halves[1], targets="y", metrics=["r2_score"])
+    wanted = {"accuracy_score": mlcli.models.MetricThreshold(threshold=0.1, greater_is_better=True)}
+    assert mlcli.evaluate("dummy", halves[1], targets="y", metrics=["roc_auc"], thresholds=wanted).passed
 
 
 def test_a_model_that_fails_on_the_data_ends_the_run_as_failed():
@@ -653,6 +703,17 @@ def test_a_project_is_run_for_each_fold_as_a_child(cli, project):
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {told["run_id"]}
     assert sorted(run.info.run_name for run in children) == ["fold-0", "fold-1"]
     assert not Path(children[0].data.params["train_data"]).exists()
+
+
+@pytest.mark.parametrize("wrong", [{"parameters": {"a": 1}}, {"entry_point": "main"}])
+def test_what_a_project_is_given_is_refused_of_a_model(halves, wrong):
+    with pytest.raises(InvalidInput, match="this is none"):
+        mlcli.evaluate("dummy", halves[1], targets="y", **wrong)
+
+
+def test_a_report_in_a_folder_that_is_not_there_is_refused_before_the_work(cli, logged):
+    _, err = cli(logged, "--data", "test.csv", "--target", "y", "--html", "nowhere/report.html", check=2)
+    assert "no such folder" in err
 
 
 def test_a_project_may_hand_back_metrics_alone(cli, project):

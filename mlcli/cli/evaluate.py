@@ -151,7 +151,7 @@ def evaluate(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Tell how good a model is, and how sure that is.
+    r"""Tell how good a model is, and how sure that is.
 
     A model is scored on the rows, or cloned and fitted anew for each fold. A project is run for each fold with
     -P train_data=FILE -P test_data=FILE; it hands back the artifact predictions.csv (a column `prediction`, a line for
@@ -161,9 +161,15 @@ def evaluate(
 
     For example:
 
-    mlcli evaluate models:/wine/2 --data all.csv --target label --method kfold
+    \b
+    mlcli evaluate models:/churn/3 --data test.csv --target churned
+    mlcli evaluate models:/churn/3 --data all.csv --target churned \
+        --method kfold -j 2 --baseline dummy
+    mlcli evaluate . --data all.csv --target churned --fail-under roc_auc=0.8
     """
     given = dict(locals())
+    if html is not None and not os.path.isdir(os.path.dirname(os.path.abspath(html))):
+        raise InvalidInput(f"cannot write {html}: there is no such folder", hint="make it, or name another file")
     from mlcli.evaluation import learners, offline, page, words
     from mlcli.store import open_store
 
@@ -244,6 +250,7 @@ def tell(report: Mapping[str, Any], *, as_json: bool) -> None:
         _to_eyes(report)
     else:
         _to_pipe(report)
+        render.note(f"run {report['run_id']}")
     for line in report["failed"]:
         render.error(f"not reached: {line}")
     for line in _close_calls(report):
@@ -303,7 +310,7 @@ def _to_eyes(report: Mapping[str, Any]) -> None:
             [{**item, "bounds": _bounds(item), "verdict": page.verdict(item)} for item in against],
             [
                 render.Column("metric", "SCORE", style="bold", least=12),
-                render.Column("difference", "DIFFERENCE", show=lambda value: f"{value:+.4g}", right=True, style="cyan"),
+                render.Column("difference", "DIFFERENCE", show=_signed, right=True, style="cyan"),
                 render.Column("bounds", f"{report['level']:.0%} INTERVAL", right=True, optional=1),
                 render.Column("p_adjusted", "P", show=page.p_text, right=True),
                 render.Column("verdict", " ", style=lambda word: SIGNS.get(str(word), "dim")),
@@ -328,6 +335,10 @@ def _shown(value: Optional[float]) -> str:
         if abs(value) < 1e4
         else f"{value:.5g}"
     )
+
+
+def _signed(value: float) -> str:
+    return f"{'+' if value >= 0 else ''}{_shown(value)}"
 
 
 def _bounds(item: Mapping[str, Any]) -> str:

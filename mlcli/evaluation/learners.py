@@ -14,12 +14,14 @@ import time
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from mlcli.errors import InvalidInput, ModelError
-from mlcli.evaluation import scores
+from mlcli.evaluation import scores, tables
 from mlcli.evaluation.scores import CLASSIFIER, REGRESSOR, Answers
 from mlcli.evaluation.tables import Table
 
 DUMMY = "dummy"
 FEW_CLASSES = 10
+# What an estimator raises where data are not for it.
+_TROUBLE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 class Outcome(NamedTuple):
@@ -230,9 +232,23 @@ def run_fold(learner: Learner, table: Table, train: Any, test: Any, kind: str, f
         outcome: Outcome = model.evaluate_fold(table, train, test, kind, fold)
         return outcome
     if len(train):
-        model = _fresh(model, kind).fit(table.take(train), table.truth[train])
+        model = _fitted(_fresh(model, kind), table.take(train), table.truth[train], fold)
     answers, own = answer(model, table.take(test), table.truth[test], kind)
     return Outcome(answers, own, time.perf_counter() - start)
+
+
+def _fitted(model: Any, features: Any, truth: Any, fold: int) -> Any:
+    try:
+        return model.fit(features, truth)
+    except _TROUBLE as error:
+        raise ModelError(
+            f"{type(model).__name__} cannot be fitted for fold {fold}: {_reason(error)}",
+            hint=tables.complaints(features) or "are these the columns and the target that it is made for?",
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
 
 
 def _fresh(model: Any, kind: str) -> Any:
@@ -259,10 +275,11 @@ def answer(model: Any, features: Any, truth: Any, kind: str) -> Tuple[Answers, D
             )
         answers = scores.of_numbers(truth, said) if kind == REGRESSOR else _classified(model, features, truth, said)
         own = _own_score(model, features, truth, answers)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except _TROUBLE as error:
         raise ModelError(
-            f"the model cannot predict for these data: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-            hint="are they the columns that it was trained on, and is the kind (--type) right?",
+            f"the model cannot predict for these data: {_reason(error)}",
+            hint=tables.complaints(features)
+            or "are they the columns that it was trained on, and is the kind (--type) right?",
         ) from error
     return answers, own
 

@@ -146,7 +146,7 @@ def check(request: Request) -> None:
 def load(request: Request) -> Job:
     """Find and check everything that can be before a run is made."""
     check(request)
-    _need("sklearn", "scipy", "numpy")
+    need()
     learner = learners.of(request.model, trust=request.trust)
     baselines = tuple([learners.of(item, trust=request.trust) for item in request.baselines])
     for one in (learner, *baselines):
@@ -164,7 +164,11 @@ def load(request: Request) -> Job:
         raise InvalidInput("there is neither a model nor a column of predictions", hint="name one of them")
     if table.truth is None:
         raise InvalidInput("no target is named", hint="--target COLUMN says what the truth is")
+    for one in (learner, *baselines):
+        if hasattr(one.model, "evaluate_fold"):
+            one.model.check(table.source or __file__)
     kind = request.model_type or learners.kind_of(learner, table)
+    _can_be_told([*request.metrics, *request.thresholds], kind, request.custom)
     plan = splits.make(request.scheme, table, classes=kind == scores.CLASSIFIER)
     custom = dict(request.custom)
     for name in (*request.metrics, *request.thresholds):
@@ -185,14 +189,27 @@ def load(request: Request) -> Job:
     )
 
 
-def _need(*modules: str) -> None:
+def need() -> None:
+    """Refuse where the libraries of an evaluation are missing, before a model asks for them in its own words."""
     from importlib.util import find_spec
 
-    missing = [name for name in modules if find_spec(name) is None]
-    if missing:
+    if any([find_spec(name) is None for name in ("sklearn", "scipy", "numpy")]):
         raise MlcliError(
             "an evaluation needs scikit-learn, which is not installed", hint="pip install 'mlcli[sklearn]'"
         )
+
+
+def _can_be_told(names: Sequence[str], kind: str, custom: Mapping[str, Any]) -> None:
+    """Refuse scores of numbers where classes are told, and the other way; what else they need is seen when all is done."""
+    for name in names:
+        metric = None if name in custom else scores.METRICS.get(name)
+        if metric is not None and metric.needs != "any" and (metric.needs == "numbers") != (kind == scores.REGRESSOR):
+            has = [
+                known
+                for known, one in scores.METRICS.items()
+                if one.needs == "any" or (one.needs == "numbers") == (kind == scores.REGRESSOR)
+            ]
+            raise InvalidInput(f"{name} is no score of a {kind}", hint="these are: " + ", ".join(has))
 
 
 def _can(learner: Learner, method: str) -> None:
@@ -414,7 +431,8 @@ def wanted_of(job: Job, outcomes: Sequence[Outcome]) -> List[str]:
     missing = [name for name in job.request.metrics if name not in has]
     if missing:
         raise InvalidInput(f"{missing[0]} cannot be told of these answers", hint="these can: " + ", ".join(has))
-    return [name for name in has if name in job.request.metrics or name == "example_count"]
+    wanted = {*job.request.metrics, *job.request.thresholds, "example_count"}
+    return [name for name in has if name in wanted]
 
 
 def _scored(job: Job, outcome: Outcome, wanted: Sequence[str]) -> Dict[str, float]:
@@ -844,7 +862,11 @@ def _told(job: Job, outcomes: Sequence[Sequence[Outcome]], run_id: str, seconds:
     if answers is not None and request.scheme.method == "repeated-kfold":
         first = answers.take(slice(0, job.table.rows))
     undefined = [name for name, figure in told[0].items() if any([not math.isfinite(value) for value in figure.folds])]
+    never = [name for name in undefined if not any([math.isfinite(value) for value in told[0][name].folds])]
+    undefined = [name for name in undefined if name not in never]
     warnings = list(job.warnings)
+    if never:
+        warnings.append(f"not a number in any fold, so nothing can be told of: {', '.join(never)}")
     if undefined:
         warnings.append(f"not defined in every fold, and told from the others: {', '.join(undefined)}")
     report = {

@@ -127,13 +127,13 @@ def evaluate(
     evaluator_config: Optional[Mapping[str, Any]] = None,
     extra_metrics: Union[Mapping[str, Callable[[Any, Any], float]], Sequence[Any], None] = None,
     custom_artifacts: Any = None,
-    env_manager: str = "local",
+    env_manager: Optional[str] = None,
     model_config: Any = None,
     inference_params: Any = None,
     model_id: Optional[str] = None,  # noqa: ARG001 - MLflow's signature
     method: Optional[str] = None,
     folds: int = 5,
-    repeats: int = 1,
+    repeats: Optional[int] = None,
     test_size: float = 0.25,
     n_boot: int = 200,
     seed: int = 0,
@@ -152,11 +152,15 @@ def evaluate(
     run_name: Optional[str] = None,
     resume: Optional[str] = None,
     progress: Optional[Callable[[int, int], None]] = None,
+    entry_point: Optional[str] = None,
+    parameters: Optional[Mapping[str, Any]] = None,
 ) -> EvaluationResult:
     """Evaluate a model on data and record it: in the active run, or in a new one.
 
     ``model`` is an estimator, a function, the URI or folder of a model, a project, or None with ``predictions``.
     ``targets``, ``predictions``, ``groups`` and ``times`` are names of columns or the columns themselves.
+
+    ``entry_point``, ``parameters`` and ``env_manager`` are of a project, as for ``mlcli run``.
 
     ``method`` says what is done; by default what is fitted is scored as it is, an estimator that is not is fitted on each
     of five folds, and a project on a part of the rows:
@@ -175,7 +179,10 @@ def evaluate(
     ):
         if value:
             raise InvalidInput(f"evaluate() knows nothing to do with {name}", hint="leave it out")
-    if env_manager not in (None, "local"):
+    project = isinstance(model, (str, os.PathLike)) and model != learners.DUMMY and not learners.is_model(str(model))
+    if (entry_point or parameters) and not project:
+        raise InvalidInput("entry_point and parameters are a project's, and this is none", hint="leave them out")
+    if env_manager not in (None, "local") and not project:
         raise InvalidInput(
             f"from Python a model is evaluated in this environment, not in one of {env_manager}",
             hint=f"mlcli evaluate MODEL --env-manager {env_manager} does it on the command line",
@@ -186,7 +193,15 @@ def evaluate(
     unknown = [name for name in settings if name != "log_model_explainability"]
     if unknown:
         raise InvalidInput(f"evaluate() knows no evaluator_config {unknown[0]!r}", hint="leave it out")
+    if project:
+        from mlcli.evaluation.trained import Recipe
+
+        given = {name: str(value) for name, value in (parameters or {}).items()}
+        model = Recipe(str(model), entry_point=entry_point, parameters=given, env_manager=env_manager)
     learner = learners.of(model, trust=trust)
+    done_by = method or default_method(learner)
+    if repeats is None:
+        repeats = 10 if done_by == "repeated-kfold" else 1
     baselines = () if baseline is None else tuple(baseline) if isinstance(baseline, (list, tuple)) else (baseline,)
     done = offline.evaluate(
         Request(
@@ -197,7 +212,7 @@ def evaluate(
             time=times,
             predictions=predictions,
             model_type=model_type,
-            scheme=Scheme(method or default_method(learner), folds, repeats, test_size, n_boot, seed, stratify),
+            scheme=Scheme(done_by, folds, repeats, test_size, n_boot, seed, stratify),
             metrics=tuple(metrics),
             custom=custom,
             interval=interval,

@@ -38,7 +38,7 @@ def check(scheme: Scheme) -> None:
         raise InvalidInput(f"there is no method {scheme.method!r}", hint="one of " + ", ".join(METHODS))
     if scheme.folds < 2:
         raise InvalidInput(
-            f"{scheme.folds} folds are too few", hint="--folds 5, or --method holdout for a single split"
+            f"--folds {scheme.folds} is too few", hint="--folds 5, or --method holdout for a single split"
         )
     if scheme.repeats < 1:
         raise InvalidInput("--repeats must be at least 1")
@@ -55,6 +55,8 @@ def make(scheme: Scheme, table: Table, *, classes: bool) -> Splits:
     rows = np.arange(table.rows)
     if scheme.method == "none":
         return Splits([(rows[:0], rows)], "none", [])
+    if classes:
+        _several_classes(table)
     stratify = classes if scheme.stratify is None else scheme.stratify
     if stratify and not classes:
         raise InvalidInput("only classes can be stratified, the target is a number", hint="leave out --stratify")
@@ -67,6 +69,21 @@ def make(scheme: Scheme, table: Table, *, classes: bool) -> Splits:
     if scheme.method == "timeseries":
         return _through_time(scheme, table)
     return _folds(scheme, table, stratify=stratify or scheme.method == "stratified")
+
+
+def _several_classes(table: Table) -> None:
+    import numpy as np
+
+    try:
+        labels = np.unique(table.truth)
+    except TypeError:
+        kinds = " and ".join(sorted({type(value).__name__ for value in table.truth.tolist()}))
+        raise InvalidInput(f"the target {table.target!r} mixes {kinds}", hint="give all labels as texts") from None
+    if len(labels) < 2:
+        raise InvalidInput(
+            f"the target {table.target!r} is {labels.tolist()[0]!r} in every row: there is nothing to tell apart",
+            hint="give data with two classes at least; --method none scores a fitted model on one",
+        )
 
 
 def _through_time(scheme: Scheme, table: Table) -> Splits:
@@ -97,7 +114,10 @@ def _folds(scheme: Scheme, table: Table, *, stratify: bool) -> Splits:
     if stratify:
         least = int(np.unique(table.truth, return_counts=True)[1].min())
         if least < (2 if one else scheme.folds):
-            told.append(f"the rarest class has {least} rows, so not each fold holds one: the folds are not stratified")
+            told.append(
+                f"the rarest class has {least} {'row' if least == 1 else 'rows'}, so not each fold holds one:"
+                " the folds are not stratified"
+            )
             stratify = False
     groups = table.groups
     if groups is not None:

@@ -68,6 +68,7 @@ def load(
         data = _frame(data)
     if not hasattr(data, "columns"):
         return _of_arrays(data, target, group, time, predictions, source)
+    _check_names([str(column) for column in data.columns], "the data", "have")
     taken_out: List[Any] = []
 
     def column(given: Any, what: str) -> Any:
@@ -83,6 +84,7 @@ def load(
     truth = column(target, "target")
     parts = [column(given, what) for given, what in ((group, "group"), (time, "time"), (predictions, "predictions"))]
     _check_truth(truth, target if _is_name(target) else "target")
+    parts = _checked(parts, group, time, predictions)
     if features is not None:
         missing = [name for name in features if name not in data.columns]
         if missing:
@@ -103,7 +105,14 @@ def load(
 def _of_arrays(data: Any, target: Any, group: Any, time: Any, predictions: Any, source: Optional[str]) -> Table:
     import numpy as np
 
-    array = data if hasattr(data, "shape") else np.asarray(data)
+    try:
+        array = data if hasattr(data, "shape") else np.asarray(data)
+    except ValueError:
+        raise InvalidInput("the rows of the data differ in length", hint="give as many values in each row") from None
+    if not array.shape:
+        raise InvalidInput(
+            f"a {type(data).__name__} is no data", hint="give a file, a DataFrame, an array, or a list of rows"
+        )
     for given, what in ((target, "targets"), (group, "groups"), (time, "times"), (predictions, "predictions")):
         if _is_name(given):
             raise InvalidInput(f"arrays have no column {given!r}", hint=f"give the {what} as an array of their own")
@@ -113,6 +122,7 @@ def _of_arrays(data: Any, target: Any, group: Any, time: Any, predictions: Any, 
         None if given is None else _column(given, array.shape[0], what)
         for given, what in ((group, "group"), (time, "time"), (predictions, "predictions"))
     ]
+    parts = _checked(parts, group, time, predictions)
     dense = array.toarray() if hasattr(array, "toarray") else array
     noted = inputs.from_numpy(dense, source=source, targets=truth)
     return Table(array, truth, "target", noted, source, *parts)
@@ -133,16 +143,104 @@ def _column(values: Any, rows: int, what: str) -> Any:
     return found
 
 
+def _check_names(names: Sequence[str], where: str, verb: str) -> None:
+    """Refuse two columns of one name: which of them is meant cannot be told."""
+    twice = sorted({name for name in names if name and names.count(name) > 1})
+    if twice:
+        raise InvalidInput(f"{where} {verb} the column {twice[0]!r} more than once", hint="rename or drop one of them")
+
+
+def _missing(values: Any) -> int:
+    return sum([value is None or value != value for value in values.tolist()])  # noqa: PLR0124 - NaN is not itself
+
+
 def _check_truth(truth: Any, name: str) -> None:
+    import numpy as np
+
     if truth is None:
         return
-    missing = sum([value is None or value != value for value in truth.tolist()])  # noqa: PLR0124 - NaN is not itself
+    if len(truth) == 0:
+        raise InvalidInput("the data have no rows", hint="a header alone tells nothing")
+    missing = _missing(truth)
     if missing:
         raise InvalidInput(
             f"the target {name!r} is missing in {missing} of {len(truth)} rows", hint="leave those rows out of the data"
         )
-    if len(truth) == 0:
-        raise InvalidInput("the data have no rows")
+    infinite = int(np.isinf(truth).sum()) if truth.dtype.kind == "f" else 0
+    if infinite:
+        raise InvalidInput(
+            f"the target {name!r} is infinite in {infinite} of {len(truth)} rows",
+            hint="leave those rows out of the data",
+        )
+
+
+def _checked(parts: Sequence[Any], *given: Any) -> List[Any]:
+    """Groups, times and predictions as they can be used: none is missing, and times have an order."""
+    for values, named, what in zip(parts, given, ("group", "time", "prediction")):
+        missing = 0 if values is None else _missing(values)
+        if missing:
+            called = f"{what} {named!r}" if _is_name(named) else what
+            raise InvalidInput(
+                f"the {called} is missing in {missing} of {len(values)} rows", hint="leave those rows out of the data"
+            )
+    groups, times, predictions = parts
+    return [groups, None if times is None else _ordered(times, given[1]), predictions]
+
+
+def _ordered(times: Any, given: Any) -> Any:
+    """The times as something that sorts as time runs: texts must be numbers or dates of ISO 8601.
+
+    As texts 02/01/2024 would come after 01/12/2024, and "10" before "9".
+    """
+    import numpy as np
+
+    if times.dtype.kind not in "OUST":
+        return times
+    called = f"the time {given!r}" if _is_name(given) else "the time"
+    texts = [str(value) if isinstance(value, str) else None for value in times.tolist()]
+    if None in texts:
+        try:
+            np.argsort(times, kind="stable")
+        except TypeError:
+            kinds = " and ".join(sorted({type(value).__name__ for value in times.tolist()}))
+            raise InvalidInput(f"{called} has no order: it mixes {kinds}", hint="give one kind of time") from None
+        return times
+    said = [text for text in texts if text is not None]
+    try:
+        return np.array([float(text) for text in said])
+    except ValueError:
+        pass
+    found = [_moment(text) for text in said]
+    wrong = [text for text, moment in zip(said, found) if moment is None]
+    if wrong:
+        raise InvalidInput(
+            f"{called} cannot be put in order: {wrong[0]!r} is neither a number nor a date",
+            hint="write dates as 2024-01-31 or 2024-01-31T12:00:00",
+        )
+    return np.array(found, dtype="datetime64[us]")
+
+
+def _moment(text: str) -> Any:
+    """A date of ISO 8601 in UTC, where it names a zone; None of anything else."""
+    import re
+    from datetime import datetime, timezone
+
+    match = re.fullmatch(
+        r"(\d{4})-(\d\d)(?:-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,6})\d*)?)?\s*(Z|[+-]\d\d:?\d\d)?)?)?",
+        text.strip(),
+    )
+    if match is None:
+        return None
+    year, month, day, hour, minute, second, fraction, zone = match.groups()
+    fields = [year, month, day or "1", hour or "0", minute or "0", second or "0", (fraction or "0").ljust(6, "0")]
+    try:
+        found = datetime(*[int(field) for field in fields])  # type: ignore[arg-type]  # noqa: DTZ001 - see the zone
+        if zone not in (None, "Z"):
+            offset = datetime.strptime(zone.replace(":", ""), "%z").utcoffset()
+            found = (found.replace(tzinfo=timezone.utc) - (offset or found.resolution * 0)).replace(tzinfo=None)
+    except (ValueError, OverflowError):
+        return None
+    return found
 
 
 def _name(source: Optional[str]) -> Optional[str]:
@@ -164,7 +262,7 @@ def _near(word: str, known: Any) -> str:
 def read(path: str) -> Any:
     """The file as a DataFrame."""
     if not os.path.exists(path):
-        raise NotFound(f"there is no file {path}")
+        raise NotFound(f"there is no file {path}", hint=f"the current folder is {os.getcwd()}")
     ending = os.path.splitext(path)[1].lower()
     if os.path.isdir(path) or ending not in READ:
         raise InvalidInput(f"{path} is neither csv nor parquet", hint="the name says which: " + ", ".join(READ))
@@ -175,11 +273,46 @@ def read(path: str) -> Any:
     try:
         if ending in (".parquet", ".pq"):
             return pd.read_parquet(path)
-        return pd.read_csv(path, sep="\t" if ending == ".tsv" else ",")
+        return _read_csv(path, "\t" if ending == ".tsv" else ",")
     except ImportError:
         raise MlcliError("Parquet needs pyarrow", hint="pip install pyarrow, or give a csv") from None
+    except UnicodeDecodeError as error:
+        raise InvalidInput(
+            f"{path} is not UTF-8: its byte {error.object[error.start]:#04x} stands for no character",
+            hint=f"iconv -f ENCODING -t UTF-8 {os.path.basename(path)} > utf8.csv; ENCODING is often cp1252 or UTF-16",
+        ) from None
     except (ValueError, OSError) as error:  # pandas' errors of parsing are ValueErrors, pyarrow's both
         raise InvalidInput(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+
+
+def _read_csv(path: str, separator: str) -> Any:
+    import csv
+    import warnings
+
+    import pandas as pd
+
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        header = next((line for line in csv.reader(file, delimiter=separator) if line), [])
+    if not header:
+        raise InvalidInput(f"{path} is empty", hint="a csv begins with the names of its columns")
+    if len(header) == 1:
+        other = {sign: header[0].count(sign) for sign in (",", ";", "\t", "|") if sign in header[0]}
+        if other:
+            raise InvalidInput(
+                f"{path} seems to be separated by {max(other, key=lambda sign: other[sign])!r}, read is {separator!r}",
+                hint="save it with commas, or with tabs as .tsv; or read it with pandas and give mlcli.evaluate the DataFrame",
+            )
+    _check_names(header, path, "has")
+    with warnings.catch_warnings():
+        # Else the surplus of a longer line shifts all columns: pandas takes the first for names of rows.
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            return pd.read_csv(path, sep=separator, index_col=False)
+        except pd.errors.ParserWarning:
+            raise InvalidInput(
+                f"{path} has lines with more cells than its header, which names {len(header)} columns",
+                hint="name every column; quote cells that hold the separator",
+            ) from None
 
 
 def _frame(columns: Dict[str, Any]) -> Any:
@@ -188,6 +321,30 @@ def _frame(columns: Dict[str, Any]) -> Any:
     except ImportError:
         raise MlcliError("a dictionary of columns needs pandas", hint="pip install pandas") from None
     return pd.DataFrame(columns)
+
+
+def complaints(features: Any) -> str:
+    """Which columns hold what most models cannot use: missing or infinite values, texts; "" where none does."""
+    import numpy as np
+
+    if not hasattr(features, "columns"):
+        array = np.asarray(features)
+        if array.dtype.kind != "f":
+            return ""
+        counts = [(int(np.isnan(array).sum()), "missing"), (int(np.isinf(array).sum()), "infinite")]
+        return "; ".join([f"{number} values are {what}" for number, what in counts if number])
+    found = []
+    for name in features.columns:
+        column = features[name]
+        missing = int(column.isna().sum())
+        infinite = int(np.isinf(column).sum()) if getattr(column.dtype, "kind", "") == "f" else 0
+        if missing:
+            found.append(f"{name!r} is missing in {missing} of {len(column)} rows")
+        if infinite:
+            found.append(f"{name!r} is infinite in {infinite} of {len(column)} rows")
+        if str(column.dtype) in ("object", "str", "string", "category"):
+            found.append(f"{name!r} is text")
+    return "; ".join(found[:5]) + ("; ..." if len(found) > 5 else "")
 
 
 # -- what may leak

@@ -184,7 +184,10 @@ def write_parts(table: Table, folder: str, parts: Mapping[str, Any]) -> Dict[str
     ending = os.path.splitext(source)[1].lower()
     if ending in (".parquet", ".pq"):
         for name, rows in parts.items():
-            table.noted.data.iloc[rows].to_parquet(os.path.join(folder, name + ending))
+            # Else the numbers of the rows would be a column of the file that the data do not have.
+            counted = type(table.noted.data.index).__name__ == "RangeIndex"
+            part = table.noted.data.iloc[rows]
+            (part.reset_index(drop=True) if counted else part).to_parquet(os.path.join(folder, name + ending))
         return {name: os.path.join(folder, name + ending) for name in parts}
     if not source:
         _write_frame(table, folder, parts)

@@ -21,9 +21,10 @@ def request_of(given: Mapping[str, Any]) -> offline.Request:
         raise InvalidInput("no data are named", hint="--data FILE, a csv or parquet")
     if not given["target"]:
         raise InvalidInput("no target is named", hint="--target COLUMN says what is to be predicted")
+    offline.need()
     data = os.path.abspath(given["data"])
-    learner = _learner(given["model"], given, data)
-    baselines = tuple([_learner(word, given, data) for word in given["baseline"] or ()])
+    learner = _learner(given["model"], given)
+    baselines = tuple([_learner(word, given) for word in given["baseline"] or ()])
     if given["experiment_name"] and given["experiment_id"]:
         raise InvalidInput("--experiment-name and --experiment-id are both given", hint="give one of them")
     run_id = given["run_id"]
@@ -63,10 +64,11 @@ def request_of(given: Mapping[str, Any]) -> offline.Request:
     return request
 
 
-def _learner(word: str, given: Mapping[str, Any], data: str) -> learners.Learner:
+def _learner(word: str, given: Mapping[str, Any]) -> learners.Learner:
     if word == learners.DUMMY or learners.is_model(word):
-        if given["parameters"] and word == given["model"]:
-            raise InvalidInput("-P is for projects, and this is a model", hint="leave it out")
+        for option, name in (("-P", "parameters"), ("-e", "entry_point"), ("-v", "version")):
+            if given[name] and word == given["model"]:
+                raise InvalidInput(f"{option} is for projects, and this is a model", hint="leave it out")
         return learners.of(word, trust=given["trust"])
     from mlcli.evaluation.trained import Recipe
     from mlcli.projects.parameters import parse_given
@@ -78,7 +80,6 @@ def _learner(word: str, given: Mapping[str, Any], data: str) -> learners.Learner
         parameters=parse_given(given["parameters"] or []),
         env_manager=given["env_manager"],
     )
-    recipe.check(data)
     return learners.of(recipe)
 
 
