@@ -151,7 +151,7 @@ def evaluate(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    r"""Tell how good a model is, and how sure that is.
+    """Tell how good a model is, and how sure that is.
 
     A model is scored on the rows, or cloned and fitted anew for each fold. A project is run for each fold with
     -P train_data=FILE -P test_data=FILE; it hands back the artifact predictions.csv (a column `prediction`, a line for
@@ -163,8 +163,7 @@ def evaluate(
 
     \b
     mlcli evaluate models:/churn/3 --data test.csv --target churned
-    mlcli evaluate models:/churn/3 --data all.csv --target churned \
-        --method kfold -j 2 --baseline dummy
+    mlcli evaluate models:/churn/3 --data all.csv --target churned --method kfold
     mlcli evaluate . --data all.csv --target churned --fail-under roc_auc=0.8
     """
     given = dict(locals())
