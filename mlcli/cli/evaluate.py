@@ -165,7 +165,7 @@ def evaluate(
     mlcli evaluate models:/churn/3 --data test.csv --target churned
     mlcli evaluate models:/churn/3 --data all.csv --target churned --method kfold
     mlcli evaluate . --data all.csv --target churned --fail-under roc_auc=0.8
-    """
+    """  # noqa: D301 - a backspace, by which click keeps lines as they are
     given = dict(locals())
     if html is not None and not os.path.isdir(os.path.dirname(os.path.abspath(html))):
         raise InvalidInput(f"cannot write {html}: there is no such folder", hint="make it, or name another file")
