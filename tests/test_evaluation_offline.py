@@ -419,6 +419,15 @@ def test_a_command_that_did_folds_at_once_ends_when_they_are_done(mlcli, logged)
     mlcli(*words, timeout=120)
 
 
+def test_a_model_may_be_named_as_serving_names_it_and_a_word_that_is_none_says_how(mlcli, logged):
+    mlcli("models", "register", logged, "churn")
+    words = ("--data", "test.csv", "--target", "y", "--metric", "accuracy_score", "--json")
+    assert json.loads(mlcli("evaluate", "churn/1", *words).stdout)["model"] == "models:/churn/1"
+    for word in ("churn", "model:/churn/1"):
+        failed = mlcli("evaluate", word, *words, check=2)
+        assert "a registered model is churn/1 or churn@ALIAS" in failed.stderr
+
+
 SLOW = """
 import os, sys, time
 import numpy as np
