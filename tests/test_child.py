@@ -14,6 +14,7 @@ import subprocess
 import sys
 import termios
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ from mlcli.output import Output
 result, options, argv = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3:]
 cap = options.pop("cap", 1 << 28)
 with Output(os.path.join(os.path.dirname(result), "logs", "output.log"), cap=cap) as output:
-    end = run_child(argv, cwd=os.getcwd(), env=dict(os.environ), output=output, mark=b"MARK=x",
+    end = run_child(argv, cwd=os.getcwd(), env=dict(os.environ), output=output, mark=b"MARK=" + os.environb[b"MARK"],
                     on_signal=lambda text: print(text, file=sys.stderr, flush=True), **options)
     # Not ru_maxrss: that remembers the greater process (pytest) that this one was forked from.
     peak = [0]
@@ -54,7 +55,8 @@ class Driven:
         self.log = folder / "logs" / "output.log"
         self.process = subprocess.Popen(
             [PYTHON, "-c", DRIVER, str(self.result), json.dumps(options), *argv],
-            env={**os.environ, "MARK": "x"},
+            # Its own: whoever bears the mark is ended, and other tests run at the same time.
+            env={**os.environ, "MARK": uuid.uuid4().hex},
             **{
                 "stdin": subprocess.DEVNULL,
                 "stdout": subprocess.PIPE,

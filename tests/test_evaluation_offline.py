@@ -7,6 +7,9 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
+import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -414,6 +417,56 @@ def test_a_command_that_did_folds_at_once_ends_when_they_are_done(mlcli, logged)
     """Idle workers of joblib live on for five minutes."""
     words = ("evaluate", logged, "--data", "test.csv", "--target", "y", "--method", "kfold", "--folds", "2", "-j", "2")
     mlcli(*words, timeout=120)
+
+
+def test_a_model_may_be_named_as_serving_names_it_and_a_word_that_is_none_says_how(mlcli, logged):
+    mlcli("models", "register", logged, "churn")
+    words = ("--data", "test.csv", "--target", "y", "--metric", "accuracy_score", "--json")
+    assert json.loads(mlcli("evaluate", "churn/1", *words).stdout)["model"] == "models:/churn/1"
+    for word in ("churn", "model:/churn/1"):
+        failed = mlcli("evaluate", word, *words, check=2)
+        assert "a registered model is churn/1 or churn@ALIAS" in failed.stderr
+
+
+SLOW = """
+import os, sys, time
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+import mlcli
+
+class Slow(ClassifierMixin, BaseEstimator):
+    def fit(self, data, target):
+        print(os.getpid(), flush=True)
+        time.sleep(60)
+
+mlcli.evaluate(Slow(), np.arange(20.0)[:, None], targets=[0, 1] * 10, method="kfold", folds=2, jobs=2)
+"""
+
+
+@pytest.mark.slow
+def test_processes_of_folds_end_with_the_evaluation_that_is_killed():
+    process = subprocess.Popen([sys.executable, "-c", SLOW], stdout=subprocess.PIPE, text=True)
+    with process:
+        workers = {int(process.stdout.readline()) for _ in range(2)}
+        process.kill()
+    assert len(workers) == 2
+    assert process.pid not in workers
+    _until_gone(workers)
+
+
+def _until_gone(pids):
+    for _ in range(300):
+        if not any(map(_runs, pids)):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{pids} are still there")
+
+
+def _runs(pid):
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())  # that of one that nobody has waited for is empty
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 class Counting(ClassifierMixin, BaseEstimator):

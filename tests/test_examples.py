@@ -222,6 +222,6 @@ def test_a_better_model_goes_its_whole_way_and_a_brittle_one_is_turned_back(mlcl
     events = {
         name: json.loads(mlcli("rollouts", "get", name, "--json").stdout)["events"] for name in ("brittle", "full")
     }
-    assert [event["kind"] for event in events["full"]] == ["created", "started", "step", "promoted"]
+    assert [event["kind"] for event in events["full"]] == ["created", "started", "models", "step", "promoted"]
     assert events["brittle"][-1]["kind"] == "rolled back"
     assert json.loads(mlcli("models", "show", "recommender", "--json").stdout)["aliases"] == {"champion": "2"}

@@ -17,6 +17,7 @@ from mlcli.errors import InvalidInput, ModelError
 from mlcli.evaluation import scores, tables
 from mlcli.evaluation.scores import CLASSIFIER, REGRESSOR, Answers
 from mlcli.evaluation.tables import Table
+from mlcli.models.loading import whole_uri
 
 DUMMY = "dummy"
 FEW_CLASSES = 10
@@ -57,7 +58,7 @@ def of(model: Any, *, trust: bool = False) -> Learner:
     if isinstance(model, (str, os.PathLike)):
         uri = os.fspath(model)
         if is_model(uri):
-            return _loaded(uri, trust=trust)
+            return _loaded(whole_uri(uri), trust=trust)
         from mlcli.evaluation.trained import Recipe
 
         return of(Recipe(uri), trust=trust)
@@ -96,9 +97,9 @@ def _shown(model: Any) -> str:
 
 def is_model(uri: str) -> bool:
     """Whether it names a model; anything else is taken for a project."""
-    return uri.startswith(("runs:", "models:", "mlflow-artifacts:")) or os.path.isfile(
-        os.path.join(uri[len("file://") :] if uri.startswith("file://") else uri, "MLmodel")
-    )
+    if uri.startswith(("runs:", "models:", "mlflow-artifacts:")) or whole_uri(uri) != uri:
+        return True
+    return os.path.isfile(os.path.join(uri[len("file://") :] if uri.startswith("file://") else uri, "MLmodel"))
 
 
 def _loaded(uri: str, *, trust: bool) -> Learner:

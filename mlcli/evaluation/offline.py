@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import threading
 import time
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
@@ -359,6 +360,22 @@ def answered(job: Job, kept: Kept, listener: Listener) -> List[List[Outcome]]:
     return [[found[who, fold] for fold in range(len(parts))] for who in range(len(everyone))]
 
 
+def _beside(parent: int, *work: Any) -> Tuple[Tuple[int, int], Outcome]:
+    """A fold in a process of joblib's, which ends when its parent does: on its own it would wait for work for minutes."""
+    if os.getpid() != parent and not any([thread.name == _FOLLOWER for thread in threading.enumerate()]):
+        threading.Thread(target=_follow, args=(os.getppid(),), name=_FOLLOWER, daemon=True).start()
+    return _one(*work)
+
+
+_FOLLOWER = "follower of the parent"
+
+
+def _follow(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
 def _one(task: Tuple[int, int], *work: Any) -> Tuple[Tuple[int, int], Outcome]:
     with session.quiet():  # autolog would log each fold's fit into the run of the whole
         return task, learners.run_fold(*work)
@@ -379,7 +396,7 @@ def _each(work: Sequence[Any], job: Job) -> Iterator[Tuple[Tuple[int, int], Outc
     except (TypeError, ValueError):  # joblib before 1.4 gives all at the end
         together = Parallel(n_jobs=job.request.jobs, backend=backend)
     try:
-        yield from together(delayed(_one)(*item) for item in work)
+        yield from together(delayed(_beside)(os.getpid(), *item) for item in work)
     except BrokenExecutor as error:
         raise MlcliError(
             "a process that did a fold was killed, perhaps for want of memory",

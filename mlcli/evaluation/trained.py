@@ -16,12 +16,13 @@ from __future__ import annotations
 import csv
 import math
 import os
+import re
 import subprocess
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from mlcli import journal, scratch, submit
 from mlcli.artifacts import open_artifacts
-from mlcli.errors import InvalidInput, RunFailed
+from mlcli.errors import InvalidInput, ProjectError, RunFailed
 from mlcli.evaluation import scores
 from mlcli.evaluation.learners import Outcome
 from mlcli.evaluation.tables import Table
@@ -68,7 +69,13 @@ class Recipe:
             parameters={**self.parameters, TRAIN: data, TEST: data},
             env_manager=self.env_manager,
         )
-        entry = runner.plan(request).entry
+        try:
+            entry = runner.plan(request).entry
+        except ProjectError as error:
+            if os.path.exists(self.uri) or not re.fullmatch(r"(models?:/?/?)?[\w.-]+(/\d+)?", self.uri):
+                raise
+            name = re.sub(r"models?:/*|/\d+$", "", self.uri)
+            raise ProjectError(error.message, hint=f"a registered model is {name}/1 or {name}@ALIAS") from None
         missing = [name for name in (TRAIN, TEST) if name not in entry.parameters]
         if missing and entry.script is None:
             raise InvalidInput(
