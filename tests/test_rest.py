@@ -897,9 +897,10 @@ def test_a_server_cannot_send_our_login_elsewhere(ours: Served) -> None:
 def test_what_to_do_next_is_told_over_a_server_as_it_is_over_a_folder(ours: Served, root: Path) -> None:
     hints = []
     for place in (ours.url, str(root)):
-        with open_store(place) as store, pytest.raises(NotFound) as raised:
+        with open_store(place) as store:
             store.create_registered_model(f"wine {len(hints)}")
-            store.get_model_version(f"wine {len(hints)}", "7")
+            with pytest.raises(NotFound) as raised:
+                store.get_model_version(f"wine {len(hints)}", "7")
         hints.append(raised.value.hint.replace(f"wine {len(hints)}", "wine"))
     assert "models show" in hints[0]
     assert hints[0] == hints[1]
