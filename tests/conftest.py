@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -91,6 +92,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items
         if not ("[rest" in item.name and getattr(item, "originalname", "") in NOT_BEHIND_A_SERVER)
     ]
+
+
+# Tests that share what is dear (a server of MLflow's, every estimator fitted) go to one worker of the test run, and first.
+_TOGETHER = re.compile(
+    r"(test_rest)\.py::.*\[mlflow"
+    r"|(test_mlflow_clients)\.py::.*\[(?P<version>[^-\]]+)"
+    r"|(test_model_safety)\.py::test_every_estimator"
+    r"|(test_serving_beside_mlflow)\.py"
+)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    if config.getvalue("dist") != "load":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            found = _TOGETHER.search(nodeid)
+            return nodeid if found is None else " ".join(filter(None, found.groups()))
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(params=sorted(KINDS))

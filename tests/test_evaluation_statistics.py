@@ -175,7 +175,6 @@ def moons():
     }
 
 
-@pytest.mark.xdist_group("moons")
 def test_the_corrected_t_test_is_that_of_scikit_learns_example(moons):
     found = st.nadeau_bengio(moons["rbf"] - moons["linear"], 10 / 90)
     assert found.statistic == pytest.approx(0.7503126954, abs=5e-3)
@@ -191,7 +190,6 @@ def test_the_corrected_t_test_is_that_of_scikit_learns_example(moons):
         assert found.p_value / 2 == pytest.approx(p, abs=1e-3)
 
 
-@pytest.mark.xdist_group("moons")
 def test_without_the_correction_the_same_folds_would_call_it_significant(moons):
     plain = st.nadeau_bengio(moons["rbf"] - moons["linear"], 0.0)
     assert plain.statistic == pytest.approx(2.6111648393, abs=1e-2)

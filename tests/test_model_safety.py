@@ -58,7 +58,6 @@ def fitted() -> list[tuple[str, Any, Any]]:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # scikit-learn says of some that they will go
 @pytest.mark.parametrize("form", ["pickle 4", "pickle 5", "cloudpickle", "skops"])
-@pytest.mark.xdist_group("every estimator")  # which one worker fits, not each
 def test_every_estimator_that_can_be_fitted_loads_without_trust_and_says_the_same(fitted, tmp_path: Path, form) -> None:
     import cloudpickle
     import skops.io

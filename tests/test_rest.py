@@ -64,11 +64,7 @@ def ours(root: Path) -> Iterator[Served]:
         yield served
 
 
-# One worker of the test run starts MLflow's server, not each.
-THEIRS = [pytest.mark.network, pytest.mark.slow, pytest.mark.xdist_group("the server of MLflow")]
-
-
-@pytest.fixture(params=["mlcli", pytest.param("mlflow", marks=THEIRS)])
+@pytest.fixture(params=["mlcli", pytest.param("mlflow", marks=[pytest.mark.network, pytest.mark.slow])])
 def url(request: pytest.FixtureRequest) -> str:
     """The address of a server of each kind."""
     if request.param == "mlcli":
