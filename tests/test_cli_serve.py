@@ -122,3 +122,14 @@ def test_a_model_that_may_run_code_is_refused_without_trust(mlcli, tmp_path):
     done = mlcli("models", "serve", "-m", model, "--env-manager", "local", "-p", "0", check=1)
     assert "can run code" in done.stderr
     assert "--trust" in done.stderr
+
+
+def test_loadtest_fails_where_nobody_answers_unless_that_is_allowed(mlcli, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text("a\n1\n")
+    words = ("models", "loadtest", "http://127.0.0.1:9", "--data", rows, "--rate", "20", "--duration", "200ms")
+    done = mlcli(*words, check=1)
+    assert "127.0.0.1:9 answered none of 4 requests" in done.stderr
+    assert "Connection refused (4)" in done.stdout
+    assert "p99" not in done.stdout
+    mlcli(*words, "--max-error-rate", "1")

@@ -888,3 +888,38 @@ def test_a_server_cannot_send_our_login_elsewhere(ours: Served) -> None:
     for uri in ("http://127.0.0.1:9/api/2.0/mlflow-artifacts/artifacts/0/x", "mlflow-artifacts://other:9/0/x"):
         with pytest.raises(InvalidInput):
             open_artifacts(uri, store=ours.url)
+
+
+def test_what_to_do_next_is_told_over_a_server_as_it_is_over_a_folder(ours: Served, root: Path) -> None:
+    hints = []
+    for place in (ours.url, str(root)):
+        with open_store(place) as store:
+            store.create_registered_model(f"wine {len(hints)}")
+            with pytest.raises(NotFound) as raised:
+                store.get_model_version(f"wine {len(hints)}", "7")
+        hints.append(raised.value.hint.replace(f"wine {len(hints)}", "wine"))
+    assert "models show" in hints[0]
+    assert hints[0] == hints[1]
+
+
+def test_copies_of_artifacts_that_a_killed_process_fetched_go_when_the_next_one_fetches(
+    ours: Served, tmp_path: Path
+) -> None:
+    from mlcli.artifacts import open_artifacts
+
+    with open_store(ours.url) as store:
+        run_id = store.create_run("0").info.run_id
+        (tmp_path / "a.txt").write_text("a")
+        open_artifacts(store.artifact_root(run_id)).put(str(tmp_path / "a.txt"))
+        uri = store.artifact_root(run_id)
+    fetch = """
+        from mlcli.artifacts import open_artifacts
+        print(open(open_artifacts(os.environ["URI"], store=os.environ["URL"]).path("a.txt")).read())
+    """
+    places = tmp_path / "places"
+    places.mkdir()
+    found = {"URI": uri, "URL": ours.url, "TMPDIR": str(places)}
+    script(f"{fetch}\n        os.kill(os.getpid(), 9)", ours.url, check=False, **found)
+    assert len(os.listdir(places)) == 1
+    assert script(fetch, ours.url, **found).stdout == "a\n"
+    assert os.listdir(places) == []

@@ -72,7 +72,7 @@ def test_a_command_imports_no_other_command():
 
 # --- floors
 
-GROUND = {"_version", "errors", "entities", "rules", "config", "filters", "wire", "locks", "rights"}
+GROUND = {"_version", "errors", "entities", "rules", "config", "filters", "wire", "locks", "scratch", "rights"}
 STORES = {"journal", "artifacts", "store", "projects", "envs", "content"}
 FACES = {"cli", "server", "serving"}
 

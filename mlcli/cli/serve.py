@@ -458,7 +458,7 @@ def loadtest(
 
     How long answers take is counted from when each request was due.
     A server that stalls is asked on, so that the stall shows: every request that was due meanwhile has waited. The exit code
-    is 1 when a limit is exceeded. Load goes to the given address and nowhere else.
+    is 1 when a limit is exceeded, or when there was no answer at all. Load goes to the given address and nowhere else.
     """
     from mlcli.serving import loadtest as test
 
@@ -488,6 +488,8 @@ def loadtest(
             f"{report.errors} of {render.count(report.requests, 'request')} went wrong, a share of"
             f" {report.error_rate:.4g}, and at most {max_error_rate:g} is allowed"
         )
+    if max_error_rate is None and not report.latencies:
+        exceeded.append(f"{target.host}:{target.port} answered none of {render.count(report.requests, 'request')}")
     for line in exceeded:
         render.error(line)
     if exceeded:
@@ -545,6 +547,8 @@ def _show_report(report: Report) -> None:
     if report.late > 0.1:
         pairs.append(("sender", f"was up to {_time(report.late)} behind: this machine is too slow for the rate"))
     render.fields(pairs)
+    if not report.latencies:
+        return
     rows = [
         {
             "share": "slowest" if name == "100" else f"p{name}",

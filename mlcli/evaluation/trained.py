@@ -18,10 +18,9 @@ import math
 import os
 import re
 import subprocess
-import tempfile
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from mlcli import journal, submit
+from mlcli import journal, scratch, submit
 from mlcli.artifacts import open_artifacts
 from mlcli.errors import InvalidInput, ProjectError, RunFailed
 from mlcli.evaluation import scores
@@ -87,7 +86,7 @@ class Recipe:
     def evaluate_fold(self, table: Table, train: Any, test: Any, kind: str, fold: int = 0) -> Outcome:
         """Run the project on these rows and read what it gave back."""
         run_id = journal.new_run_id()
-        with tempfile.TemporaryDirectory(prefix="mlcli-fold-") as folder:
+        with scratch.folder("fold") as folder:
             files = write_parts(table, folder, {TRAIN: train, TEST: test})
             seconds = self._run(run_id, files, folder, f"fold-{fold}")
         return self._read(run_id, table, test, kind, seconds)

@@ -7,7 +7,7 @@ import re
 import sys
 from typing import Any, Dict, NamedTuple, Optional, Sequence
 
-from mlcli import locks
+from mlcli import scratch
 from mlcli.artifacts import LocalArtifacts, download, locate, parse_runs_uri
 from mlcli.errors import ModelError, NotFound
 from mlcli.models import mlmodel, trust
@@ -97,57 +97,5 @@ def bring_code(found: Found, code: Any) -> None:
     if not code:
         return
     found.ask(f"it brings code of its own, {code}")
-    _sweep()
-    sys.path.insert(0, LocalArtifacts(found.folder).get(str(code), os.path.join(_place_for_code(), "code")))
-
-
-_CODE, _LOCK = "mlcli-code-", "lock"
-
-
-def _place_for_code() -> str:
-    """A new folder that goes when this process ends, or at the next sweep if it is killed: its lock file tells."""
-    import atexit
-    import shutil
-    import tempfile
-
-    while True:
-        place = tempfile.mkdtemp(prefix=_CODE)
-        lock = os.path.join(place, _LOCK)
-        try:
-            held = os.open(lock, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
-            # A sweep may have been between the two lines, and found a file that nobody held.
-            if locks.try_lock(held) and os.path.exists(lock):
-                break
-        except FileNotFoundError:
-            continue
-        os.close(held)
-    owner = os.getpid()
-
-    def leave() -> None:
-        if os.getpid() == owner:  # a fork of this process leaves it to its parent
-            os.close(held)
-            shutil.rmtree(place, ignore_errors=True)
-
-    atexit.register(leave)
-    return place
-
-
-def _sweep() -> None:
-    """Take away the folders of processes of this user that were killed: workers often are."""
-    import shutil
-    import tempfile
-
-    with os.scandir(tempfile.gettempdir()) as entries:
-        places = [
-            entry.path for entry in entries if entry.name.startswith(_CODE) and entry.is_dir(follow_symlinks=False)
-        ]
-    for place in places:
-        try:
-            held = os.open(os.path.join(place, _LOCK), os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
-        except OSError:  # another user's, or gone by now, or about to be locked
-            continue
-        try:
-            if locks.try_lock(held):
-                shutil.rmtree(place, ignore_errors=True)
-        finally:
-            os.close(held)
+    place = os.path.join(scratch.folder_of_process("code"), "code")
+    sys.path.insert(0, LocalArtifacts(found.folder).get(str(code), place))

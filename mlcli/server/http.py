@@ -33,11 +33,14 @@ _TEXT: Headers = [(b"content-type", b"text/plain; charset=utf-8"), *SAFE]
 class Refused(Exception):
     """A request that is answered with an error before it reaches the store."""
 
-    def __init__(self, status: int, error_code: str, message: str, headers: Headers | None = None) -> None:
+    def __init__(
+        self, status: int, error_code: str, message: str, headers: Headers | None = None, *, hint: str = ""
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.error_code = error_code
         self.message = message
+        self.hint = hint
         self.headers = headers or []
 
 
@@ -87,8 +90,10 @@ async def answer_text(send: Send, text: str) -> None:
 
 
 async def answer_error(send: Send, refused: Refused) -> None:
-    content = dump({"error_code": refused.error_code, "message": refused.message})
-    await answer(send, refused.status, content, [*_JSON, *refused.headers])
+    told = {"error_code": refused.error_code, "message": refused.message}
+    if refused.hint:  # MLflow's clients read on
+        told["hint"] = refused.hint
+    await answer(send, refused.status, dump(told), [*_JSON, *refused.headers])
 
 
 def dump(found: Any) -> bytes:
@@ -105,8 +110,8 @@ def refusal(error: MlcliError) -> Refused:
         # Its message is for the owner of the store: it names paths and processes.
         return Refused(503, error.error_code, "the store cannot be used at the moment; the server's log says why")
     if isinstance(error, InvalidState):  # MLflow: INVALID_STATE is 500, and a deleted run a wrong parameter
-        return Refused(400, InvalidInput.error_code, error.message)
-    return Refused(error.http_status, error.error_code, str(error))
+        return Refused(400, InvalidInput.error_code, error.message, hint=error.hint)
+    return Refused(error.http_status, error.error_code, str(error), hint=error.hint)
 
 
 async def next_part(receive: Receive) -> tuple[bytes, bool]:

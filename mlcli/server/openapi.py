@@ -13,7 +13,11 @@ from mlcli.server.security import OPEN
 
 _ERROR = {
     "type": "object",
-    "properties": {"error_code": {"type": "string"}, "message": {"type": "string"}},
+    "properties": {
+        "error_code": {"type": "string"},
+        "message": {"type": "string"},
+        "hint": {"type": "string", "description": "what to do next, for people at mlcli's command line"},
+    },
     "required": ["error_code", "message"],
 }
 

@@ -6,14 +6,13 @@ file that is logged while the server is away waits in the spool, and `mlcli sync
 
 from __future__ import annotations
 
-import atexit
 import os
 import sys
 from contextlib import contextmanager, suppress
 from typing import Any, Callable, Dict, Iterator, List, Optional
 from urllib.parse import quote, unquote
 
-from mlcli import config, rights, rules, wire
+from mlcli import config, rights, rules, scratch, wire
 from mlcli.artifacts import LocalArtifacts, Skipped, Tick, _aside, _kind, _name, _remove, _told, _tree, warn
 from mlcli.entities import FileInfo
 from mlcli.errors import InvalidInput, MlcliError, NotFound, StoreUnavailable
@@ -216,10 +215,8 @@ class ServedArtifacts(LocalArtifacts):
 
     def _copies(self) -> str:
         if self._fetched is None:
-            from tempfile import mkdtemp
-
-            self._fetched = mkdtemp(prefix="mlcli-artifacts-")
-            atexit.register(_remove, self._fetched)
+            self._fetched = os.path.join(scratch.folder_of_process("artifacts"), "files")
+            os.mkdir(self._fetched)
         return self._fetched
 
 
