@@ -269,6 +269,7 @@ def test_folds_that_all_differ_by_the_same_prove_nothing(folds):
     assert math.isnan(found.p_value)
     assert math.isnan(found.low)
     assert st.nadeau_bengio([0.0, 0.0, 0.0], 0.25).p_value == 1
+    assert math.isnan(st.fold_interval([1.0, 1.0, 1.0], 0.25).low)
 
 
 def test_the_last_digits_of_folds_are_no_spread_to_a_5x2cv_test():
@@ -286,19 +287,20 @@ def test_one_row_of_a_class_makes_no_difference_of_aucs():
 
 @pytest.mark.parametrize("few", [2, 12])
 @each_seed
-def test_few_rows_of_a_class_make_no_aucs_differ_which_a_normal_would(few, seed):
+def test_few_rows_of_a_class_make_no_aucs_differ_which_a_normal_would(few, seed, measured):
     generator, reps = np.random.default_rng(seed), 200
     truth, found = np.r_[np.ones(few), np.zeros(50)], np.zeros(2)
     for _ in range(reps):
         one = st.delong_comparison(truth, *generator.normal(size=(2, few + 50)))
         found += one.p_value < 0.05, abs(one.statistic) > 1.959964
+    measured("false alarms, of a normal", found / reps)
     assert found[0] <= binom.ppf(0.9995, reps, 0.05)
     assert few > 2 or found[1] / reps >= least_of(0.2, reps)
 
 
 @pytest.mark.parametrize("rows", [2, 5])
 @each_seed
-def test_a_paired_bootstrap_of_few_rows_holds_its_level_where_plain_percentiles_do_not(rows, seed):
+def test_a_paired_bootstrap_of_few_rows_holds_its_level_where_plain_percentiles_do_not(rows, seed, measured):
     generator, reps = np.random.default_rng(seed), 200
     found = np.zeros(2)
     for _ in range(reps):
@@ -307,9 +309,9 @@ def test_a_paired_bootstrap_of_few_rows_holds_its_level_where_plain_percentiles_
         left_out = (data.sum() - data) / (rows - 1)
         plain = st.percentile(replicates)
         found += st.paired_bootstrap(data.mean(), replicates, left_out).p_value < 0.05, not plain.low <= 0 <= plain.high
+    measured("false alarms, of plain percentiles", found / reps)
     assert found[0] <= binom.ppf(0.9995, reps, 0.05)
     assert found[1] / reps >= least_of(0.15, reps)
-    assert math.isnan(st.fold_interval([1.0, 1.0, 1.0], 0.25).low)
 
 
 # -- bootstrap
