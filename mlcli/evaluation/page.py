@@ -27,7 +27,7 @@ body{{font:15px/1.5 system-ui,sans-serif;max-width:76rem;margin:2rem auto;paddin
 h1{{font-size:1.4rem;margin-bottom:.2rem}}h2{{font-size:1.1rem;margin:2rem 0 .4rem}}
 .wide{{overflow-x:auto;margin:.5rem 0}}table{{border-collapse:collapse;font-variant-numeric:tabular-nums;overflow-wrap:normal}}
 td,th{{padding:.25rem .7rem;text-align:right;white-space:nowrap;border-bottom:1px solid #8884}}th{{font-weight:600}}tbody th{{font-weight:400}}
-td:first-child,th:first-child,.l{{text-align:left}}.words .l{{white-space:normal;overflow-wrap:anywhere}}.words .l:last-child{{min-width:16ch}}
+td:first-child,th:first-child,.l{{text-align:left}}.words .l{{white-space:normal;overflow-wrap:break-word}}.words .l:last-child{{min-width:16ch;overflow-wrap:anywhere}}
 .pictures{{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(22rem,100%),1fr));gap:1.5rem 2rem;align-items:start}}
 figure{{margin:0;break-inside:avoid}}figcaption{{font-weight:600;margin-bottom:.3rem}}
 svg{{width:100%;height:auto;max-width:36rem;font:12px system-ui,sans-serif}}svg text{{fill:currentColor}}figure svg[width]{{width:auto}}

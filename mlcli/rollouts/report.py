@@ -99,7 +99,8 @@ def fixed_horizon(analysis: Analysis) -> list[dict[str, Any]]:
                 )[1]
             if planned:
                 told.update({key: finite(value) for key, value in contrast._asdict().items()})
-            here.append(told)
+            if len(told) > 2:
+                here.append(told)
         tested = [told for told in here if told.get("p") is not None]
         for told, p in zip(tested, holm([told["p"] for told in tested]), strict=True):
             told["p"] = p
