@@ -449,7 +449,7 @@ def test_a_candidate_that_cannot_be_loaded_is_told_whenever_it_is_started_and_co
         until(lambda: one.policy.assigner.force.state == "aborted")
 
 
-# --- models that must not be loaded (F14)
+# --- models that must not be loaded
 
 
 class _Writes:
@@ -490,7 +490,7 @@ def test_a_candidate_that_must_not_be_loaded_runs_no_code_and_control_answers(do
     assert why[what] in capfd.readouterr().err
 
 
-# --- shadows (G1, G2; F1, F2, F3, F4)
+# --- shadows
 
 
 SABOTEUR = """
@@ -587,7 +587,7 @@ def test_a_shadow_that_hangs_is_dropped_and_counted_and_a_control_that_does_is_5
         until(lambda: one.rows("status", "unit = 'slow' AND error <> ''") == [(504,)])
 
 
-# --- feedback (F10, F11)
+# --- feedback
 
 
 def test_feedback_counts_once_and_says_so(half):
@@ -618,7 +618,7 @@ def test_feedback_may_come_before_the_request_is_kept(half):
     assert next(one.y for one in found if one.arm == arm) >= 1
 
 
-# --- weights (G11, F12)
+# --- weights
 
 
 def test_abort_reaches_the_gateway_within_a_second_with_no_controller_alive(doubler, tripler, root):
@@ -662,7 +662,7 @@ def test_units_of_a_bandit_keep_their_arm_when_weights_move_and_after_a_restart(
         assert one.rollouts.count_crossed(one.key, one.kept()) == 0
 
 
-# --- what is kept (G5, G6; F6 to F9, F15)
+# --- what is kept
 
 
 def test_everything_that_was_answered_is_kept_at_the_end(doubler, tripler, root):
@@ -843,7 +843,7 @@ def test_a_controller_that_does_not_hear_keeps_no_gateway_from_its_end(doubler, 
     assert time.monotonic() - start < 20
 
 
-# --- the whole, in processes of their own (F6, F7, F8, F12, F15)
+# --- the whole, in processes of their own
 
 
 @contextmanager

@@ -33,7 +33,7 @@ def least(share: float, reps: int) -> float:
     return float(stats.binom.ppf(0.0005, reps, share)) / reps
 
 
-# --- places of units (K1, S15)
+# --- places of units
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_the_same_look_sees_that_fnv1a_once_is_not_good_enough(measured):
     assert independent < 1e-10
 
 
-# --- boundaries (K15), sample ratio (K12, K13, S5)
+# --- boundaries, sample ratio
 
 
 def test_mixtures_have_the_values_of_their_papers():
@@ -270,7 +270,7 @@ def test_requests_of_users_who_come_often_fool_a_sample_ratio_and_their_units_do
     assert fooled[1] / reps >= 0.3
 
 
-# --- looking often: the harness itself (S0), proportions (S1)
+# --- looking often: the harness itself, proportions
 
 
 def _watched(p: float, candidate_share: float, reps: int, seed: int, *, looks: int, step: int):
@@ -334,7 +334,7 @@ def test_a_confidence_sequence_and_its_p_value_agree():
         assert (low > 0 or high < 0) == (p < 0.05)
 
 
-# --- rare events (S2, S3)
+# --- rare events
 
 
 def _ramp(ratio: float, reps: int, seed: int, *, heavy: bool = False) -> dict[str, float]:
@@ -469,7 +469,7 @@ def test_buckets_know_a_latency_to_one_percent(values, q):
     assert latency.quantile(counts, q) == pytest.approx(exact, rel=0.0101)
 
 
-# --- bounded outcomes exactly (S9 beside it)
+# --- bounded outcomes exactly
 
 
 @games(200, 1_000)
@@ -513,7 +513,7 @@ def test_the_exact_difference_covers_and_still_finds(seed, measured):
     assert found >= 36
 
 
-# --- effects (K14, K18, S4)
+# --- effects
 
 RAMP = [(20_000, 990_000, 230, 10_000), (5_000, 500_000, 6_000, 500_000)]
 
@@ -633,7 +633,7 @@ def test_welch_is_scipys():
     assert (low, high) == pytest.approx(tuple(expected.confidence_interval()))
 
 
-# --- bandits (K23, S10 to S13)
+# --- bandits
 
 
 def test_probabilities_to_be_best_are_the_integrals():
@@ -754,7 +754,7 @@ def test_plain_means_after_a_bandit_are_biased_and_adaptive_ones_are_not(reps, s
     assert least(0.92, 3 * reps) <= coverage <= most(0.97, 3 * reps)
 
 
-# --- drift (S14)
+# --- drift
 
 
 @each_seed
