@@ -870,6 +870,21 @@ def test_runs_with_the_same_folds_are_compared_by_them_as_a_baseline_would_be(cl
     assert found == pytest.approx({item["metric"]: item["p_value"] for item in at_once.comparisons})
 
 
+def test_groups_that_one_of_two_runs_knew_bind_both(cli):
+    data = CANCER[0].iloc[:200].assign(who=np.arange(200) // 10)
+    target = CANCER[1].to_numpy()[:200]
+    columns = [*CANCER[0].columns]
+    models = [model.fit(data[columns], target) for model in (tree(), linear())]
+    alone, grouped = (
+        mlcli.evaluate(model, data, targets=target, method="none", metrics=["accuracy_score"], **more).run_id
+        for model, more in zip(
+            models, ({"feature_names": columns}, {"feature_names": columns, "groups": "who"}), strict=True
+        )
+    )
+    told = [compared(cli, *pair)[0] for pair in ((alone, grouped), (grouped, alone))]
+    assert [row["test"] for row in told] == ["paired bootstrap", "paired bootstrap"]
+
+
 def test_what_cannot_be_told_is_said_with_the_reason(cli):
     target = CANCER[1].to_numpy()
     few = {"targets": target, "metrics": ["accuracy_score"], "folds": 2}
