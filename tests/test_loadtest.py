@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import ssl
-import subprocess
 import threading
 from contextlib import contextmanager
 
 import pytest
+from certificates import self_signed
 from gateway import gateway, launch, naughty
 from hypothesis import given
 from hypothesis import strategies as st
@@ -115,24 +114,7 @@ def test_why_nothing_was_answered_is_told(tmp_path):
     assert reasons("http://127.0.0.1:9") == {"Connection refused": 5}
     (why,) = reasons("http://no-such-host.invalid")
     assert why.startswith("the name no-such-host.invalid is not known")
-    key, own = tmp_path / "key.pem", tmp_path / "own.pem"
-    made = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-keyout",
-        key,
-        "-out",
-        own,
-        "-subj",
-        "/CN=localhost",
-    ]
-    subprocess.run(made, check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(own, key)
+    context, _ = self_signed(tmp_path)
     with answering(tls=context) as url:
         assert reasons(url.replace("http:", "https:")) == {"its certificate is not trusted: self-signed certificate": 5}
 

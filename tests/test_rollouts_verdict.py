@@ -9,10 +9,12 @@ from seeds import each_seed
 from test_rollouts_statistics import least, most
 
 from mlcli.errors import InvalidInput
-from mlcli.evaluation.statistics import proportion_size
+from mlcli.evaluation.statistics import holm, proportion_size
 from mlcli.rollouts import rolloutfile
-from mlcli.rollouts.effects import Cell
+from mlcli.rollouts.effects import Cell, two_proportions
+from mlcli.rollouts.observe import Analysis
 from mlcli.rollouts.planning import plan
+from mlcli.rollouts.report import fixed_horizon
 from mlcli.rollouts.simulation import Truth, fixed_power, simulate
 from mlcli.rollouts.verdict import Observed, Phase, Traffic, adaptive, decide
 
@@ -104,6 +106,34 @@ def test_a_margin_of_harm_ends_it_and_a_wide_one_lets_it_pass():
     assert decide(wide, same).verdict == "PROMOTE"
     narrow = rollout(decision="primary: conversion, policy: non_inferiority, margin: -0.0001, min_units: 100")
     assert decide(narrow, same).verdict == "HOLD"
+
+
+def looked_at(spec, **more):
+    """What one look at the planned end says."""
+    return fixed_horizon(Analysis(None, spec, None, observed(**more), None))
+
+
+def test_one_look_at_a_ramp_says_nothing_of_pooled_phases():
+    ramp = [
+        (Cell(990_000, 20_000, 20_000), Cell(10_000, 230, 230)),
+        (Cell(500_000, 5_000, 5_000), Cell(500_000, 6_000, 6_000)),
+    ]
+    (found,) = looked_at(rollout(), cells={"conversion": tuple(ramp)})
+    assert "probability_to_beat_control" not in found
+    assert found["difference"] > 0
+    assert found["p"] < 1e-20
+    (alone,) = looked_at(rollout(), cells={"conversion": (ramp[0],)})
+    assert 0.95 < alone["probability_to_beat_control"] < 1
+
+
+def test_one_look_at_several_candidates_raises_their_p_values():
+    arms = (Cell(2_000, 400, 400), Cell(2_000, 450, 450), Cell(2_000, 470, 470))
+    several = rollout()
+    several = several._replace(candidates=(*several.candidates, several.candidates[0]._replace(name="second")))
+    found = [one["p"] for one in looked_at(several, cells={"conversion": (arms,)})]
+    plain = [two_proportions(400, 2_000, total, 2_000) for total in (450, 470)]
+    assert found == pytest.approx(holm(plain))
+    assert found != pytest.approx(plain)
 
 
 def test_time_that_is_up_holds_or_rolls_back_and_never_promotes():

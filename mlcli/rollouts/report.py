@@ -92,15 +92,15 @@ def fixed_horizon(analysis: Analysis) -> list[dict[str, Any]]:
             contrast = effects.one_look(pairs, binary=binary)
             if contrast is None:
                 continue
-            told: dict[str, Any] = {"metric": metric.name, "candidate": rollout.arms[arm].name}
+            told: dict[str, Any] = {}
             if binary and len(pairs) == 1:
                 told["probability_to_beat_control"] = bandits.best_probabilities(
                     [bandits.beta_posterior(cell.total, cell.n - cell.total) for cell in pairs[0]]
                 )[1]
             if planned:
                 told.update({key: finite(value) for key, value in contrast._asdict().items()})
-            if len(told) > 2:
-                here.append(told)
+            if told:
+                here.append({"metric": metric.name, "candidate": rollout.arms[arm].name, **told})
         tested = [told for told in here if told.get("p") is not None]
         for told, p in zip(tested, holm([told["p"] for told in tested]), strict=True):
             told["p"] = p

@@ -784,7 +784,7 @@ def _record(row: Tuple[Any, ...]) -> RolloutRecord:
 
 
 def unit_of(text: str) -> str:
-    """A unit as it is kept, however it was named: what each database can hold, and never long. No two become the same."""
+    """A unit as it is kept, however it was named: what each database can hold, and never long; spaces at its ends do not count."""
     if len(text) <= MAX_UNIT and text.isprintable():
         return text.strip()
     text = text.strip().encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
