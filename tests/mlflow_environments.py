@@ -73,7 +73,7 @@ def built(name: str, wanted: list[str], python: str = "3.11", *, by_pip: tuple[s
         if not done.exists():
             uv = [sys.executable, "-m", "uv"]
             seed = ["--seed"] if by_pip else []
-            _call([*uv, "venv", "--quiet", "--clear", *seed, "--python", _interpreter(python), str(folder)])
+            _call([*uv, "venv", "--quiet", "--clear", *seed, "--python", interpreter(python), str(folder)])
             if by_pip:
                 _call([str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", *by_pip])
             _call([*uv, "pip", "install", "--quiet", "--python", str(folder / "bin" / "python"), *wanted])
@@ -81,7 +81,7 @@ def built(name: str, wanted: list[str], python: str = "3.11", *, by_pip: tuple[s
     return folder / "bin" / "python"
 
 
-def _interpreter(version: str) -> str:
+def interpreter(version: str) -> str:
     """A Python of that version (or at that path) that is on this machine: uv would download one, which not every network allows."""
     if os.sep in version:
         return version

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mlflow_environments import python_with
+from mlflow_environments import interpreter, python_with
 from scipy import special, stats
 from seeds import each_seed, games
 
+import mlcli
 from mlcli.evaluation.statistics import wilson
 from mlcli.rollouts import assignment, bandits, drift, effects, latency, sequential
 from mlcli.rollouts.effects import Cell
@@ -85,6 +88,23 @@ def test_sha1_places_units_as_launchdarkly_does(unit, place):
 def test_sha256_places_units_where_it_always_did(salt, unit, number, bucket):
     assert assignment.sha256_number(salt, unit) == number
     assert assignment.bucket(assignment.place(unit, salt=salt)) == bucket
+
+
+PLACES = """from mlcli.rollouts import assignment
+for algorithm in sorted(assignment.HASHES):
+    print([assignment.place(unit, salt="iris-canary", algorithm=algorithm) for unit in ("user-1", "홍길동", "")])"""
+
+
+@pytest.mark.parametrize("version", ["3.10", "3.11", "3.12", "3.13"])
+def test_units_have_the_same_places_in_every_python(version):
+    python = interpreter(version)  # or this is skipped
+    environ = {**os.environ, "PYTHONPATH": str(Path(mlcli.__file__).parents[1]), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([python, "-c", PLACES], env=environ, capture_output=True, text=True, check=True)
+    here = [
+        [assignment.place(unit, salt="iris-canary", algorithm=algorithm) for unit in ("user-1", "홍길동", "")]
+        for algorithm in sorted(assignment.HASHES)
+    ]
+    assert [json.loads(line) for line in done.stdout.splitlines()] == here
 
 
 def test_ranges_are_growthbooks():
